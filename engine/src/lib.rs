@@ -1,7 +1,19 @@
 //! The engine of Inferno: llama.cpp in a child process, and the handle that the sidecar holds on it.
 //!
 //! It knows tokens, sequences and sampling. It must not know HTTP, priorities, tenants' names or Kubernetes.
-//! Read in this order: `request` (what is asked and answered), `client` (spawn, supervise, talk), `protocol`
-//! (frames), then, with feature `worker`, the loop in the child.
+//! Read in this order: `request` (what is asked and answered), `client` (the handle), `supervisor` (spawns the
+//! child, talks to it, replaces it), `protocol` (frames), `gguf` (pre-flight reader of model files); then the
+//! worker's pure parts `batch`, `prefix`, `sample`, `stop`, and, with feature `worker`, `worker` (the loop in the
+//! child) and `llama` (the only file that touches llama.cpp).
 
 pub mod request;
+
+pub mod client;
+pub mod protocol;
+mod supervisor;
+
+pub use client::{Engine, EngineError, EngineState, Running};
+pub use request::{
+    EngineConfig, EngineStats, Event, FinishReason, FlashAttention, Generation, KvCacheType, LoadFailure,
+    LoadFailureKind, ModelFacts, Sampling, Token, TokenOutput, Usage,
+};

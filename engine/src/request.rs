@@ -215,3 +215,35 @@ pub struct EngineStats {
     /// Microseconds since the last finished decode step while work was pending; `None` when idle.
     pub stalled_us: Option<u64>,
 }
+
+/// Why a model can never be served as asked; trying again with the same file and settings is useless.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadFailure {
+    /// What kind of fault.
+    pub kind: LoadFailureKind,
+    /// One sentence for people, without paths of other files and without llama.cpp's log.
+    pub message: String,
+}
+
+/// Kinds of `LoadFailure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LoadFailureKind {
+    /// There is no readable file at the path.
+    Missing,
+    /// The file does not begin as a GGUF file does.
+    NotGguf,
+    /// The file is shorter than its header says.
+    Truncated,
+    /// The file is a GGUF file that contradicts itself, or that llama.cpp cannot serve.
+    Invalid,
+    /// Weights or context do not fit into the memory there is.
+    DoesNotFit,
+    /// The worker program cannot be started, or crashed on every attempt to load the model.
+    Program,
+}
+
+impl std::fmt::Display for LoadFailure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
