@@ -1,0 +1,27 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Both install what they need (apt packages, and
+# Kubernetes built from its Go modules) and keep what they built under target/.
+.PHONY: help demo test check images prepare stop clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: images ## a real cluster, the chart, a model, an answer (KEEP=1 leaves the cluster up)
+	tests/cluster/sandbox $(if $(KEEP),--keep) tests/demo
+
+test: ## everything that must be green before a change lands
+	tests/all
+
+check: ## the quick part of `make test`: format, lints, unit tests
+	tests/all check
+
+images: prepare ## both images, from this working tree
+	tests/build
+
+prepare: ## what builds and the test bed need, installed once
+	tests/cluster/prepare
+
+stop: ## ends a cluster that `make demo KEEP=1` left up
+	tests/cluster/stop
+
+clean: ## removes everything built
+	rm -rf target

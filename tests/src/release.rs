@@ -1,0 +1,62 @@
+//! The product as it is installed for the tests: by its own chart, once per run.
+
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result};
+
+use crate::kubectl::{NAMESPACE, command};
+
+/// Namespace of the operator.
+pub const SYSTEM_NAMESPACE: &str = "inferno-system";
+
+static INSTALLED: OnceLock<()> = OnceLock::new();
+static PROXY: OnceLock<Proxy> = OnceLock::new();
+
+/// The top of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository").to_owned()
+}
+
+/// Installs the chart if this run has not done so yet.
+pub fn install() {
+    INSTALLED.get_or_init(|| {
+        let script = repository().join("tests/install");
+        command(script.to_str().expect("the repository's path is UTF-8"), &[]).expect("the chart installs");
+    });
+}
+
+/// The OpenAI base URL of a model: its Service's own name where names of the cluster resolve (inside the sandbox),
+/// and the API server's service proxy on a foreign cluster.
+pub fn base_url(model: &str) -> Result<String> {
+    if std::env::var_os("INFERNO_TEST_KUBECONFIG").is_none() {
+        return Ok(format!("http://{model}-server.{NAMESPACE}.svc/v1"));
+    }
+    if PROXY.get().is_none() {
+        let _ = PROXY.set(Proxy::start()?);
+    }
+    let proxy = &PROXY.get().context("set above")?.address;
+    Ok(format!("http://{proxy}/api/v1/namespaces/{NAMESPACE}/services/{model}-server:80/proxy/v1"))
+}
+
+/// `kubectl proxy` on a free port; it ends with the test program.
+struct Proxy {
+    address: String,
+    _process: Child,
+}
+
+impl Proxy {
+    fn start() -> Result<Self> {
+        use std::io::{BufRead as _, BufReader};
+        let mut process = std::process::Command::new("kubectl")
+            .args(["proxy", "--port", "0"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .context("kubectl proxy")?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().context("piped")?).read_line(&mut line)?;
+        let address = line.trim().rsplit(' ').next().context("kubectl proxy names its address")?.to_owned();
+        Ok(Self { address, _process: process })
+    }
+}

@@ -1,0 +1,58 @@
+//! The arrows between our crates, as `cargo tree` sees them. A crate boundary is the only wall in this repository
+//! that a tired reviewer cannot overlook, so it is a test.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Which of our crates each crate may depend on in what it ships.
+const ARROWS: [(&str, &[&str]); 5] = [
+    ("inferno-engine", &[]),
+    ("inferno-crds", &[]),
+    ("inferno-sidecar", &["inferno-engine", "inferno-crds"]),
+    ("inferno-operator", &["inferno-crds"]),
+    ("tests", &["inferno-engine", "inferno-crds", "inferno-sidecar", "inferno-operator"]),
+];
+
+/// Names of all packages below `package` in its normal (shipped) dependency tree.
+fn tree(package: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--package", package, "--edges", "normal", "--prefix", "none"])
+        .args(["--format", "{p}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != package)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_arrow_between_our_crates_is_a_drawn_one() {
+    let ours: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    for (package, allowed) in ARROWS {
+        let turned: Vec<String> =
+            tree(package).into_iter().filter(|name| ours.contains(name.as_str()) && !allowed.contains(&name.as_str())).collect();
+        assert!(turned.is_empty(), "{package} must not depend on {turned:?}; ARCHITECTURE.md says why");
+    }
+}
+
+#[test]
+fn llama_cpp_lives_in_the_engine_process_only() {
+    for package in ["inferno-sidecar", "inferno-operator", "inferno-crds"] {
+        let found: Vec<String> = tree(package).into_iter().filter(|name| name.starts_with("llama-cpp")).collect();
+        assert!(found.is_empty(), "{package} would link {found:?}: an abort in C++ would end it");
+    }
+    assert!(tree("inferno-engine").contains("llama-cpp-sys-2"), "the check above looks for the right name");
+}
+
+#[test]
+fn the_engine_knows_neither_http_nor_kubernetes() {
+    let outside = ["axum", "hyper", "reqwest", "kube", "kube-client", "k8s-openapi"];
+    let found: Vec<String> = tree("inferno-engine").into_iter().filter(|name| outside.contains(&name.as_str())).collect();
+    assert!(found.is_empty(), "the engine speaks frames on a socket and nothing else, but depends on {found:?}");
+}

@@ -1,0 +1,42 @@
+//! What can be known to be wrong at once is refused at once, by the API server, in words that name the field.
+
+use serde_json::{Value, json};
+use tests::kubectl::{apply, kubectl};
+
+use crate::scene::{Scene, demo_spec};
+
+#[test]
+fn the_api_server_refuses_what_can_never_work() {
+    let _scene = Scene::start("admitted", &demo_spec());
+    let mut accepted = Vec::new();
+    for (what, spoil, named) in cases() {
+        let mut spec = demo_spec();
+        spoil(&mut spec);
+        let object = json!({
+            "apiVersion": "inferno.ai/v1alpha1", "kind": "InferenceModel",
+            "metadata": {"name": "refused"}, "spec": spec,
+        });
+        match apply(&object.to_string()) {
+            Ok(_) => accepted.push(what),
+            Err(error) => assert!(error.to_string().contains(named), "{what}: the answer names {named}: {error}"),
+        }
+    }
+    kubectl(&["delete", "imodel", "refused", "--ignore-not-found"]).unwrap();
+    assert!(accepted.is_empty(), "accepted: {accepted:?}");
+}
+
+type Case = (&'static str, fn(&mut Value), &'static str);
+
+fn cases() -> Vec<Case> {
+    vec![
+        ("no pool", |spec| drop(spec.as_object_mut().unwrap().remove("poolRef")), "poolRef"),
+        ("no source", |spec| spec["source"] = json!({}), "source"),
+        ("two sources", |spec| spec["source"]["huggingFace"] = json!({"repository": "a/b", "files": ["c.gguf"]}), "source"),
+        ("a short digest", |spec| spec["source"]["sha256"] = json!("abc"), "sha256"),
+        ("an ftp source", |spec| spec["source"]["http"]["url"] = json!("ftp://models/tiny.gguf"), "url"),
+        ("negative replicas", |spec| spec["replicas"] = json!(-1), "replicas"),
+        ("no slots", |spec| spec["engine"] = json!({"parallelSlots": 0}), "parallelSlots"),
+        ("an unknown cache type", |spec| spec["engine"] = json!({"kvCacheType": "Q9"}), "kvCacheType"),
+        ("an unknown field", |spec| spec["replicaz"] = json!(1), "replicaz"),
+    ]
+}

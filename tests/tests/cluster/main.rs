@@ -1,0 +1,13 @@
+//! End-to-end tests: a real cluster, the chart, real pods, real tokens. `make test` runs them inside
+//! `tests/cluster/sandbox`; with `INFERNO_TEST_KUBECONFIG` they run on that cluster.
+//!
+//! They share one cluster of two cores, so they run one after another and each deletes what it created.
+
+mod admission;
+mod bad_sources;
+mod changes;
+mod clients;
+mod faults;
+mod priority;
+mod scene;
+mod serving;

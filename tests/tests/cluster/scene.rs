@@ -1,0 +1,111 @@
+//! A model of one test: created with the test's settings, deleted with everything it owned at the test's end.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::client::Client;
+use tests::kubectl::{apply, get, is, kubectl, wait_gone, wait_until};
+use tests::release::{base_url, install, repository};
+
+/// A cold pod on two busy cores: image start, download of a few MB, load and warm-up take under 20 s when alone.
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(120);
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A model under test. Holding it keeps other tests waiting.
+pub(crate) struct Scene {
+    pub(crate) model: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    /// Installs the chart if needed and applies a pool and a model with the given spec.
+    pub(crate) fn start(model: &str, spec: &Value) -> Self {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        install();
+        let pool = json!({
+            "apiVersion": "inferno.ai/v1alpha1", "kind": "InferencePool",
+            "metadata": {"name": "cpu"}, "spec": {},
+        });
+        apply(&pool.to_string()).unwrap();
+        let scene = Self { model: model.to_owned(), _turn: turn };
+        scene.apply(spec);
+        scene
+    }
+
+    /// Applies the model with another spec.
+    pub(crate) fn apply(&self, spec: &Value) {
+        let object = json!({
+            "apiVersion": "inferno.ai/v1alpha1", "kind": "InferenceModel",
+            "metadata": {"name": self.model}, "spec": spec,
+        });
+        apply(&object.to_string()).unwrap();
+    }
+
+    /// Waits until the model, as it is declared now, is Ready.
+    pub(crate) fn ready(&self) -> Value {
+        self.wait("Ready", READY_LIMIT, |object| is(object, "Ready", "True"))
+    }
+
+    /// Waits for a state of the model.
+    pub(crate) fn wait(&self, what: &str, limit: Duration, is_there: impl Fn(&Value) -> bool) -> Value {
+        wait_until("imodel", &self.model, limit, what, is_there).unwrap()
+    }
+
+    /// A client of the model's own address.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(base_url(&self.model).unwrap()).unwrap()
+    }
+
+    /// Selects everything that belongs to the model.
+    pub(crate) fn selector(&self) -> String {
+        format!("inferno.ai/model={}", self.model)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            explain(&self.model);
+        }
+        let _ = kubectl(&["delete", "imodel", &self.model, "--ignore-not-found", "--wait=false"]);
+        let _ = wait_gone("pods", &self.selector(), Duration::from_secs(90));
+    }
+}
+
+/// What a person would look at first when a model is not as it should be.
+fn explain(model: &str) {
+    let selector = format!("inferno.ai/model={model}");
+    eprintln!("status: {:#}", get("imodel", model).ok().flatten().unwrap_or_default()["status"]);
+    for arguments in [
+        vec!["get", "pods", "--selector", &selector, "--output", "wide"],
+        vec!["logs", "--selector", &selector, "--all-containers", "--tail", "40", "--prefix"],
+        vec!["get", "events", "--sort-by", ".lastTimestamp"],
+        vec!["logs", "--namespace", "inferno-system", "deployment/inferno-operator", "--tail", "40"],
+    ] {
+        eprintln!("$ kubectl {}\n{}", arguments.join(" "), kubectl(&arguments).unwrap_or_else(|error| error.to_string()));
+    }
+}
+
+/// A spec that serves the demo model from inside the cluster.
+pub(crate) fn demo_spec() -> Value {
+    json!({
+        "poolRef": {"name": "cpu"},
+        "source": {
+            "http": {"url": "http://inferno-demo-model.inferno-system.svc/tiny.gguf"},
+            "sha256": demo_digest(),
+        },
+    })
+}
+
+/// The digest beside the committed model.
+pub(crate) fn demo_digest() -> String {
+    let text = std::fs::read_to_string(repository().join("examples/model/tiny.gguf.sha256")).unwrap();
+    text.split_whitespace().next().unwrap().to_owned()
+}
+
+/// Runs async code of a test to its end.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(future)
+}
