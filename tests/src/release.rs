@@ -21,10 +21,13 @@ pub fn repository() -> PathBuf {
 
 /// Installs the chart if this run has not done so yet.
 pub fn install() {
-    INSTALLED.get_or_init(|| {
-        let script = repository().join("tests/install");
-        command(script.to_str().expect("the repository's path is UTF-8"), &[]).expect("the chart installs");
-    });
+    INSTALLED.get_or_init(install_now);
+}
+
+/// Installs the chart, or brings it back to the tests' settings.
+pub fn install_now() {
+    let script = repository().join("tests/install");
+    command(script.to_str().expect("the repository's path is UTF-8"), &[]).expect("the chart installs");
 }
 
 /// The OpenAI base URL of a model: its Service's own name where names of the cluster resolve (inside the sandbox),

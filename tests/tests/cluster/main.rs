@@ -7,6 +7,7 @@ mod admission;
 mod bad_sources;
 mod changes;
 mod clients;
+mod documents;
 mod faults;
 mod priority;
 mod scene;

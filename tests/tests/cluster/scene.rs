@@ -34,6 +34,11 @@ impl Scene {
         scene
     }
 
+    /// No model, but the turn: for a test that installs and applies by itself.
+    pub(crate) fn nothing() -> MutexGuard<'static, ()> {
+        ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Applies the model with another spec.
     pub(crate) fn apply(&self, spec: &Value) {
         let object = json!({
