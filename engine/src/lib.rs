@@ -12,6 +12,13 @@ pub mod client;
 pub mod protocol;
 mod supervisor;
 
+pub mod gguf;
+
+pub mod batch;
+pub mod prefix;
+pub mod sample;
+pub mod stop;
+
 pub use client::{Engine, EngineError, EngineState, Running};
 pub use request::{
     EngineConfig, EngineStats, Event, FinishReason, FlashAttention, Generation, KvCacheType, LoadFailure,

@@ -38,34 +38,38 @@ const LOAD_CRASHES_MAX: u32 = 3;
 
 /// Runs until the handle is stopped or dropped, or the model turns out to be impossible.
 pub(crate) async fn supervise(config: EngineConfig, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    let mut incarnation = 0;
+    let last = serve(&config, &shared, &mut stop).await;
+    shared.state.send_replace(last);
+}
+
+/// One worker after another; returns the final state.
+async fn serve(config: &EngineConfig, shared: &Arc<Shared>, stop: &mut watch::Receiver<bool>) -> EngineState {
     let mut restarts = Restarts::default();
-    loop {
-        incarnation += 1;
+    for incarnation in 1.. {
         lock(&shared.totals).begin(incarnation);
         shared.state.send_replace(EngineState::Loading { percent: 0 });
-        let (end, served) = run_worker(&config, &shared, &mut stop).await;
+        let (end, served) = run_worker(config, shared, stop).await;
         lock(&shared.totals).worker_is_gone();
         let reason = match end {
-            WorkerEnd::Stopped => break shared.state.send_replace(EngineState::Stopped),
-            WorkerEnd::Failed(reason) => break fail(&shared, reason),
+            WorkerEnd::Stopped => break,
+            WorkerEnd::Failed(reason) => return failed(reason),
             WorkerEnd::Lost(reason) => reason,
         };
-        let (attempt, pause) = match restarts.next(served) {
-            Next::GiveUp => break fail(&shared, crashed_while_loading(&reason)),
-            Next::Restart { attempt, pause } => (attempt, pause),
+        let Next::Restart { attempt, pause } = restarts.next(served) else {
+            return failed(crashed_while_loading(&reason));
         };
         tracing::warn!(attempt, %reason, pause_ms = pause.as_millis(), "engine worker was lost");
         shared.state.send_replace(EngineState::Restarting { attempt, reason });
-        if timeout(pause, stop_requested(&mut stop)).await.is_ok() {
-            break shared.state.send_replace(EngineState::Stopped);
+        if timeout(pause, stop_requested(stop)).await.is_ok() {
+            break;
         }
     }
+    EngineState::Stopped
 }
 
-fn fail(shared: &Shared, reason: LoadFailure) -> EngineState {
+fn failed(reason: LoadFailure) -> EngineState {
     tracing::error!(kind = ?reason.kind, message = %reason.message, "engine cannot load the model");
-    shared.state.send_replace(EngineState::Failed { reason })
+    EngineState::Failed { reason }
 }
 
 fn crashed_while_loading(reason: &str) -> LoadFailure {
