@@ -91,10 +91,11 @@ start_apiserver() {
 }
 
 start_controller_manager() {
+  # By default it limits itself to 20 requests a second, and then takes 4 s to begin.
   local config=$PKI/controller-manager.kubeconfig
   start_daemon controller-manager "$TOOLS_BIN/kube-controller-manager" --kubeconfig="$config" \
     --authentication-kubeconfig="$config" --authorization-kubeconfig="$config" \
-    --bind-address=127.0.0.1 --leader-elect=false --use-service-account-credentials=true \
+    --kube-api-qps=500 --kube-api-burst=1000 --bind-address=127.0.0.1 --leader-elect=false --use-service-account-credentials=true \
     --service-account-private-key-file="$PKI/accounts.key" --root-ca-file="$PKI/ca.crt"
 }
 

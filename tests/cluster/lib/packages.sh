@@ -2,8 +2,12 @@
 # The Debian packages that the test bed and the build need; installs those that are missing.
 
 PACKAGES=(
-  containerd runc containernetworking-plugins nftables iproute2 util-linux openssl ca-certificates curl
+  # the cluster
+  containerd runc containernetworking-plugins nftables iproute2 util-linux openssl ca-certificates curl procps
+  # its images
   gcc libc6-dev binutils
+  # llama.cpp, which the engine compiles and generates bindings for
+  g++ make cmake ninja-build libclang-dev
 )
 
 missing_packages() {
