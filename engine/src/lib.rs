@@ -3,8 +3,8 @@
 //! It knows tokens, sequences and sampling. It must not know HTTP, priorities, tenants' names or Kubernetes.
 //! Read in this order: `request` (what is asked and answered), `client` (the handle), `supervisor` (spawns the
 //! child, talks to it, replaces it), `protocol` (frames), `gguf` (pre-flight reader of model files); then the
-//! worker's pure parts `batch`, `prefix`, `sample`, `stop`, and, with feature `worker`, `worker` (the loop in the
-//! child) and `llama` (the only file that touches llama.cpp).
+//! worker's pure parts `sequence`, `batch`, `prefix`, `sample`, `stop`, `memory`, and, with feature `worker`,
+//! `worker` (the child process), `decoding` (its loop) and `llama` (the only file that touches llama.cpp).
 
 pub mod request;
 
@@ -15,9 +15,19 @@ mod supervisor;
 pub mod gguf;
 
 pub mod batch;
+pub mod memory;
 pub mod prefix;
 pub mod sample;
+pub mod sequence;
 pub mod stop;
+
+#[cfg(feature = "worker")]
+mod decoding;
+#[cfg(feature = "worker")]
+#[expect(unsafe_code, reason = "llama.cpp has no safe interface; this module asserts each precondition")]
+mod llama;
+#[cfg(feature = "worker")]
+pub mod worker;
 
 pub use client::{Engine, EngineError, EngineState, Running};
 pub use request::{
