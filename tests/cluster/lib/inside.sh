@@ -42,7 +42,6 @@ arrange_mounts() {
   mkdir -p "$INSIDE/log"
   mount --bind "$LOGS/$ID" "$INSIDE/log"
   hide_writes /var/lib
-  hide_writes /opt
   mount -t tmpfs tmpfs /var/log
   point_resolver_at_cluster
 }

@@ -1,21 +1,30 @@
 # shellcheck shell=bash
 # The Debian packages that the test bed and the build need; installs those that are missing.
 
+# Package, and a file or command that proves that it (or another maker's package of it) is there.
 PACKAGES=(
   # the cluster
-  containerd runc containernetworking-plugins nftables iproute2 util-linux openssl ca-certificates curl procps
+  containerd:containerd runc:runc containernetworking-plugins:/usr/lib/cni/ptp nftables:nft iproute2:ip
+  util-linux:nsenter openssl:openssl ca-certificates:/etc/ssl/certs/ca-certificates.crt curl:curl procps:ps
   # its images
-  gcc libc6-dev binutils
+  gcc:gcc libc6-dev:/usr/include/stdlib.h binutils:strip
   # llama.cpp, which the engine compiles and generates bindings for
-  g++ make cmake ninja-build libclang-dev
+  g++:g++ make:make cmake:cmake ninja-build:ninja libclang-dev:
 )
 
 missing_packages() {
-  local package
-  # One dpkg-query for all of them: a second run must cost nothing.
-  comm -23 <(printf '%s\n' "${PACKAGES[@]}" | sort) \
-    <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${PACKAGES[@]}" 2>/dev/null \
-      | while read -r status package; do [ "$status" = installed ] && echo "$package"; done | sort)
+  local entry
+  for entry in "${PACKAGES[@]}"; do
+    is_there "${entry%%:*}" "${entry#*:}" || echo "${entry%%:*}"
+  done
+}
+
+is_there() {
+  case $2 in
+    '') dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed ;;
+    /*) [ -e "$2" ] ;;
+    *) command -v "$2" >/dev/null ;;
+  esac
 }
 
 install_packages() {
@@ -27,18 +36,16 @@ install_packages() {
   require_root
   say "installing Debian packages (about 30 s): ${missing[*]}"
   apt_quietly update
-  # `RUNLEVEL=1` together with the policy below: a package must not start its service on the machine.
-  local policy
-  policy=$(mktemp -d)
-  printf '#!/bin/sh\nexit 101\n' >"$policy/policy-rc.d"
-  chmod +x "$policy/policy-rc.d"
-  RUNLEVEL=1 POLICYRCD="$policy/policy-rc.d" apt_quietly install --yes --no-install-recommends "${missing[@]}"
-  rm -rf "$policy"
+  # No package may push out what is there, as Debian's containerd would Docker's.
+  apt_quietly install --yes --no-install-recommends --no-remove "${missing[@]}"
 }
 
+# A package starts its services where it sees that systemd runs; in here it sees none.
 apt_quietly() {
   local output
-  output=$(DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" 2>&1) || {
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  output=$(DEBIAN_FRONTEND=noninteractive unshare --mount sh -c \
+    '[ ! -d /run/systemd ] || mount -t tmpfs tmpfs /run/systemd; exec apt-get -qq "$@"' sh "$@" 2>&1) || {
     printf '%s\n' "$output" >&2
     fail "apt-get $* failed"
   }

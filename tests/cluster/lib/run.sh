@@ -9,7 +9,7 @@
 # and cgroups of the same name. A watcher (watch.sh) waits on the two locks and removes everything, so
 # that it is done once, in one place, however the run ended.
 
-# start_run ID KEEP: returns when the cluster is ready; the reason is in its logs when it is not.
+# start_run ID KEEP: await_ready follows.
 start_run() {
   local id=$1 keep=$2 run=$RUNS/$1 sweeping
   mkdir -p "$RUNS" "$LOGS"
@@ -22,15 +22,13 @@ start_run() {
   exec {OWNER_LOCK}>"$run/owner" {RUN_LOCK}>"$run/lock"
   flock "$OWNER_LOCK"
   flock "$RUN_LOCK"
+  setsid bash "$CLUSTER_DIR/lib/watch.sh" "$id" </dev/null >"$LOGS/$id/watch" 2>&1 \
+    {OWNER_LOCK}>&- {RUN_LOCK}>&- {sweeping}>&- &
   make_cgroups "$id"
   exec {RUN_OUTPUT}< <(launch "$id" "$keep" {sweeping}>&-)
-  RUN_PID=$!
-  echo "$RUN_PID" >"$run/pid"
-  setsid bash "$CLUSTER_DIR/lib/watch.sh" "$id" </dev/null >"$LOGS/$id/watch" 2>&1 \
-    {OWNER_LOCK}>&- {RUN_LOCK}>&- {RUN_OUTPUT}<&- {sweeping}>&- &
-  # From here on the namespaces' first process and the watcher are the only ones to hold the run.
+  echo $! >"$run/pid"
+  # From here on only the namespaces' first process holds the run.
   exec {RUN_LOCK}>&- {sweeping}>&-
-  await_ready
 }
 
 # Becomes the process that holds the namespaces. Its end is the end of everything in them, and unless the
@@ -44,7 +42,7 @@ launch() {
     bash "$CLUSTER_DIR/lib/inside.sh" "$id" "$RUN_LOCK"
 }
 
-# Passes on what the sandbox says until it is ready.
+# Passes on what the sandbox says until it is ready; fails when it ends before.
 await_ready() {
   local line
   while read -r line <&"$RUN_OUTPUT"; do
@@ -67,7 +65,7 @@ enter_run() {
 # end_run ID: ends a run and returns when nothing of it is left.
 end_run() {
   is_free "$RUNS/$1/lock" || kill -KILL "$(cat "$RUNS/$1/pid")" 2>/dev/null || true
-  [ -z "${OWNER_LOCK:-}" ] || exec {OWNER_LOCK}>&-
+  [ -z "${OWNER_LOCK:-}" ] || exec {OWNER_LOCK}>&- {RUN_LOCK}>&-
   for _ in {1..150}; do
     [ -e "$RUNS/$1" ] || return 0
     sleep 0.1
