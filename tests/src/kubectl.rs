@@ -111,14 +111,20 @@ pub fn wait_gone(kinds: &str, selector: &str, limit: Duration) -> Result<()> {
 
 /// The condition of a type, as (status, reason, message).
 pub fn condition(object: &Value, kind: &str) -> (String, String, String) {
-    let found = object["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
-    let text = |field: &str| found.and_then(|condition| condition[field].as_str()).unwrap_or_default().to_owned();
+    let found = object["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == kind);
+    let text =
+        |field: &str| found.and_then(|condition| condition[field].as_str()).unwrap_or_default().to_owned();
     (text("status"), text("reason"), text("message"))
 }
 
 /// Whether the operator has judged this generation of the object to be in the given state.
 pub fn is(object: &Value, kind: &str, status: &str) -> bool {
-    object["status"]["observedGeneration"] == object["metadata"]["generation"] && condition(object, kind).0 == status
+    object["status"]["observedGeneration"] == object["metadata"]["generation"]
+        && condition(object, kind).0 == status
 }
 
 fn run(command: &mut Command, input: &str) -> Result<String> {

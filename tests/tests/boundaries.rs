@@ -1,5 +1,6 @@
 //! The arrows between our crates, as `cargo tree` sees them. A crate boundary is the only wall in this repository
 //! that a tired reviewer cannot overlook, so it is a test.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -16,7 +17,17 @@ const ARROWS: [(&str, &[&str]); 5] = [
 /// Names of all packages below `package` in its normal (shipped) dependency tree.
 fn tree(package: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--package", package, "--edges", "normal", "--prefix", "none"])
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--package",
+            package,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ])
         .args(["--format", "{p}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
@@ -35,8 +46,10 @@ fn tree(package: &str) -> BTreeSet<String> {
 fn every_arrow_between_our_crates_is_a_drawn_one() {
     let ours: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
     for (package, allowed) in ARROWS {
-        let turned: Vec<String> =
-            tree(package).into_iter().filter(|name| ours.contains(name.as_str()) && !allowed.contains(&name.as_str())).collect();
+        let turned: Vec<String> = tree(package)
+            .into_iter()
+            .filter(|name| ours.contains(name.as_str()) && !allowed.contains(&name.as_str()))
+            .collect();
         assert!(turned.is_empty(), "{package} must not depend on {turned:?}; ARCHITECTURE.md says why");
     }
 }
@@ -44,7 +57,8 @@ fn every_arrow_between_our_crates_is_a_drawn_one() {
 #[test]
 fn llama_cpp_lives_in_the_engine_process_only() {
     for package in ["inferno-sidecar", "inferno-operator", "inferno-crds"] {
-        let found: Vec<String> = tree(package).into_iter().filter(|name| name.starts_with("llama-cpp")).collect();
+        let found: Vec<String> =
+            tree(package).into_iter().filter(|name| name.starts_with("llama-cpp")).collect();
         assert!(found.is_empty(), "{package} would link {found:?}: an abort in C++ would end it");
     }
     assert!(tree("inferno-engine").contains("llama-cpp-sys-2"), "the check above looks for the right name");
@@ -53,6 +67,10 @@ fn llama_cpp_lives_in_the_engine_process_only() {
 #[test]
 fn the_engine_knows_neither_http_nor_kubernetes() {
     let outside = ["axum", "hyper", "reqwest", "kube", "kube-client", "k8s-openapi"];
-    let found: Vec<String> = tree("inferno-engine").into_iter().filter(|name| outside.contains(&name.as_str())).collect();
-    assert!(found.is_empty(), "the engine speaks frames on a socket and nothing else, but depends on {found:?}");
+    let found: Vec<String> =
+        tree("inferno-engine").into_iter().filter(|name| outside.contains(&name.as_str())).collect();
+    assert!(
+        found.is_empty(),
+        "the engine speaks frames on a socket and nothing else, but depends on {found:?}"
+    );
 }

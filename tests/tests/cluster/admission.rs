@@ -18,7 +18,9 @@ fn the_api_server_refuses_what_can_never_work() {
         });
         match apply(&object.to_string()) {
             Ok(_) => accepted.push(what),
-            Err(error) => assert!(error.to_string().contains(named), "{what}: the answer names {named}: {error}"),
+            Err(error) => {
+                assert!(error.to_string().contains(named), "{what}: the answer names {named}: {error}")
+            }
         }
     }
     kubectl(&["delete", "imodel", "refused", "--ignore-not-found"]).unwrap();
@@ -31,7 +33,11 @@ fn cases() -> Vec<Case> {
     vec![
         ("no pool", |spec| drop(spec.as_object_mut().unwrap().remove("poolRef")), "poolRef"),
         ("no source", |spec| spec["source"] = json!({}), "source"),
-        ("two sources", |spec| spec["source"]["huggingFace"] = json!({"repository": "a/b", "files": ["c.gguf"]}), "source"),
+        (
+            "two sources",
+            |spec| spec["source"]["huggingFace"] = json!({"repository": "a/b", "files": ["c.gguf"]}),
+            "source",
+        ),
         ("a short digest", |spec| spec["source"]["sha256"] = json!("abc"), "sha256"),
         ("an ftp source", |spec| spec["source"]["http"]["url"] = json!("ftp://models/tiny.gguf"), "url"),
         ("negative replicas", |spec| spec["replicas"] = json!(-1), "replicas"),

@@ -81,10 +81,18 @@ fn serve_bad_models() {
     std::fs::write(&text, "<!DOCTYPE html><title>Not Found</title>").unwrap();
     let from_file = |path: &std::path::Path| format!("--from-file={}", path.display());
     let manifest = kubectl(&[
-        "create", "configmap", "bad-models", &from_file(&truncated), &from_file(&text), "--dry-run=client", "--output", "json",
+        "create",
+        "configmap",
+        "bad-models",
+        &from_file(&truncated),
+        &from_file(&text),
+        "--dry-run=client",
+        "--output",
+        "json",
     ]);
     apply(&manifest.unwrap()).unwrap();
-    let image = std::env::var("INFERNO_TEST_SIDECAR_IMAGE").unwrap_or("registry.test/inferno-sidecar:dev".into());
+    let image =
+        std::env::var("INFERNO_TEST_SIDECAR_IMAGE").unwrap_or("registry.test/inferno-sidecar:dev".into());
     apply(&include_str!("bad-models.yaml").replace("SIDECAR_IMAGE", &image)).unwrap();
     kubectl(&["rollout", "status", "deployment/bad-models", "--timeout", "60s"]).unwrap();
 }

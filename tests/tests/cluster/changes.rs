@@ -49,7 +49,11 @@ fn editing_the_context_length_rolls_the_pods_without_a_failed_request() {
 
     let served = traffic.stop();
     assert_eq!(served.failures, Vec::<String>::new(), "of {} requests", served.requests);
-    assert!(served.requests >= 10, "the roll took {} requests at 2 per second: too few to mean much", served.requests);
+    assert!(
+        served.requests >= 10,
+        "the roll took {} requests at 2 per second: too few to mean much",
+        served.requests
+    );
     assert_eq!(after["status"]["model"]["contextLength"], 1024);
 }
 
@@ -116,7 +120,8 @@ async fn drive(client: Client, body: Value, is_over: &AtomicBool) -> Served {
         let (client, body) = (client.clone(), body.clone());
         let number = sent.fetch_add(1, Ordering::Relaxed);
         running.spawn(async move {
-            let result = if number.is_multiple_of(2) { client.stream(&body).await } else { client.ask(&body).await };
+            let result =
+                if number.is_multiple_of(2) { client.stream(&body).await } else { client.ask(&body).await };
             result.map_err(|error| format!("request {number}: {error:#}"))
         });
     }

@@ -15,7 +15,8 @@ fn the_official_openai_client_gets_a_plain_and_a_streamed_answer() {
         .args(["--base-url", &base_url("python").unwrap(), "--model", "python"])
         .output()
         .unwrap();
-    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}\n{errors}");
     for line in ["models: python", "plain:", "streamed:", "finish reason: stop"] {
         assert!(printed.contains(line), "{line:?} is missing in\n{printed}");

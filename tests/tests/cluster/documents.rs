@@ -11,13 +11,15 @@ fn every_command_of_the_readme_does_what_it_says() {
     let _turn = Scene::nothing();
     install();
     let blocks = shell_blocks(&std::fs::read_to_string(repository().join("README.md")).unwrap());
-    let (make, cluster): (Vec<&String>, Vec<&String>) = blocks.iter().partition(|block| block.starts_with("make "));
+    let (make, cluster): (Vec<&String>, Vec<&String>) =
+        blocks.iter().partition(|block| block.starts_with("make "));
     check_make(&make);
     assert!(cluster.len() >= 5, "{blocks:?}");
 
     let mut script = String::from("set -euxo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n");
-    cluster.iter().for_each(|block| script.push_str(block));
-    let image = std::env::var("INFERNO_TEST_SIDECAR_IMAGE").unwrap_or("registry.test/inferno-sidecar:dev".into());
+    script.extend(cluster.into_iter().map(String::as_str));
+    let image =
+        std::env::var("INFERNO_TEST_SIDECAR_IMAGE").unwrap_or("registry.test/inferno-sidecar:dev".into());
     let registry = image.rsplit_once('/').expect("an image has a registry").0;
     let output = Command::new("bash")
         .args(["-c", &script])
@@ -25,7 +27,8 @@ fn every_command_of_the_readme_does_what_it_says() {
         .env("REGISTRY", registry)
         .output()
         .unwrap();
-    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let printed =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // The README ends with the removal; the tests after this one want the product back.
     install_now();
     assert!(output.status.success(), "{printed}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tests::client::chat;
-use tests::kubectl::{command, get, is, kubectl, list};
+use tests::kubectl::{command, get, kubectl, list};
 use tests::release::SYSTEM_NAMESPACE;
 
 use crate::scene::{READY_LIMIT, Scene, block_on, demo_spec};
@@ -15,7 +15,8 @@ fn a_deleted_pod_is_replaced() {
     let pods = list("pods", &scene.selector()).unwrap();
     let pod = pods[0]["metadata"]["name"].as_str().unwrap();
     kubectl(&["delete", "pod", pod]).unwrap();
-    kubectl(&["wait", "--for=condition=Ready", "pod", "--selector", &scene.selector(), "--timeout=90s"]).unwrap();
+    kubectl(&["wait", "--for=condition=Ready", "pod", "--selector", &scene.selector(), "--timeout=90s"])
+        .unwrap();
     let answer = block_on(scene.client().ask(&chat("replaced", "hello"))).unwrap();
     assert_eq!(answer.finish_reason, "stop");
 }
@@ -29,7 +30,15 @@ fn the_operator_may_die_and_comes_back_to_the_same_world() {
         all.extend(arguments);
         command("kubectl", &all).unwrap()
     };
-    operator(&["delete", "pod", "--selector", "app.kubernetes.io/component=operator", "--grace-period", "0", "--force"]);
+    operator(&[
+        "delete",
+        "pod",
+        "--selector",
+        "app.kubernetes.io/component=operator",
+        "--grace-period",
+        "0",
+        "--force",
+    ]);
     let answer = block_on(scene.client().ask(&chat("unattended", "hello"))).unwrap();
     assert_eq!(answer.finish_reason, "stop", "serving does not need the operator");
 
@@ -43,11 +52,21 @@ fn the_operator_may_die_and_comes_back_to_the_same_world() {
 fn the_operator_needs_no_right_that_it_does_not_have() {
     let scene = Scene::start("rights", &demo_spec());
     scene.ready();
-    let logs = command("kubectl", &["--namespace", SYSTEM_NAMESPACE, "logs", "deployment/inferno-operator", "--tail", "-1"]).unwrap();
-    let refused: Vec<&str> = logs.lines().filter(|line| line.contains("forbidden") || line.contains("403")).collect();
+    let logs = command(
+        "kubectl",
+        &["--namespace", SYSTEM_NAMESPACE, "logs", "deployment/inferno-operator", "--tail", "-1"],
+    )
+    .unwrap();
+    let refused: Vec<&str> =
+        logs.lines().filter(|line| line.contains("forbidden") || line.contains("403")).collect();
     assert!(refused.is_empty(), "{refused:#?}");
     let secrets = kubectl(&[
-        "auth", "can-i", "get", "secrets", "--as", &format!("system:serviceaccount:{SYSTEM_NAMESPACE}:inferno-operator"),
+        "auth",
+        "can-i",
+        "get",
+        "secrets",
+        "--as",
+        &format!("system:serviceaccount:{SYSTEM_NAMESPACE}:inferno-operator"),
     ]);
     assert!(secrets.is_err(), "the operator must not read Secrets");
 }

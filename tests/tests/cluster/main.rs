@@ -2,6 +2,7 @@
 //! `tests/cluster/sandbox`; with `INFERNO_TEST_KUBECONFIG` they run on that cluster.
 //!
 //! They share one cluster of two cores, so they run one after another and each deletes what it created.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod admission;
 mod bad_sources;

@@ -89,7 +89,11 @@ fn explain(model: &str) {
         vec!["get", "events", "--sort-by", ".lastTimestamp"],
         vec!["logs", "--namespace", "inferno-system", "deployment/inferno-operator", "--tail", "40"],
     ] {
-        eprintln!("$ kubectl {}\n{}", arguments.join(" "), kubectl(&arguments).unwrap_or_else(|error| error.to_string()));
+        eprintln!(
+            "$ kubectl {}\n{}",
+            arguments.join(" "),
+            kubectl(&arguments).unwrap_or_else(|error| error.to_string())
+        );
     }
 }
 

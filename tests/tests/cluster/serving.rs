@@ -42,7 +42,8 @@ fn the_demo_model_answers_its_questions() {
     assert!(questions.len() >= 15);
     let mut wrong = Vec::new();
     for question in &questions {
-        let (asked, pattern) = (question["question"].as_str().unwrap(), question["pattern"].as_str().unwrap());
+        let (asked, pattern) =
+            (question["question"].as_str().unwrap(), question["pattern"].as_str().unwrap());
         let answer = block_on(client.ask(&chat("answers", asked))).unwrap();
         if !Regex::new(pattern).unwrap().is_match(&answer.text) || answer.finish_reason != "stop" {
             wrong.push((asked, answer.text, answer.finish_reason));
@@ -54,10 +55,18 @@ fn the_demo_model_answers_its_questions() {
 #[test]
 fn progress_is_visible_while_a_model_starts() {
     let scene = Scene::start("progress", &demo_spec());
-    let first = scene.wait("judged", Duration::from_secs(30), |object| condition(object, "Ready").0 == "False");
-    assert!(!condition(&first, "Ready").2.is_empty(), "a model that is not Ready says why: {:#}", first["status"]);
+    let first =
+        scene.wait("judged", Duration::from_secs(30), |object| condition(object, "Ready").0 == "False");
+    assert!(
+        !condition(&first, "Ready").2.is_empty(),
+        "a model that is not Ready says why: {:#}",
+        first["status"]
+    );
     let summary = first["status"]["rollout"]["summary"].as_str().unwrap_or_default().to_owned();
-    assert!(!summary.is_empty() && summary != "Stable", "while it starts, ROLLOUT says where it stands: {summary:?}");
+    assert!(
+        !summary.is_empty() && summary != "Stable",
+        "while it starts, ROLLOUT says where it stands: {summary:?}"
+    );
     scene.ready();
 }
 
