@@ -112,6 +112,8 @@ impl Sink {
 }
 
 fn serve(options: &Options, socket: UnixStream, sink: &Sink) -> Result<(), End> {
+    // From the beginning, so that a sidecar that dies while a large model is loaded leaves nothing behind.
+    let inboxes = start_reading(socket, sink);
     let facts = pre_flight(&options.model)?;
     let backend = Backend::start();
     let progress = sink.clone();
@@ -136,9 +138,11 @@ fn serve(options: &Options, socket: UnixStream, sink: &Sink) -> Result<(), End> 
     })?;
     let decoding = Decoding::new(&model, context, size);
     sink.send(&FromWorker::Ready(model_facts(facts, details, &size, options, &model)));
-    let inbox = start_threads(&model, socket, sink);
-    let told = |told: Told| sink.send(&FromWorker::Step { outputs: told.outputs, stats: told.stats });
-    decoding.run(&inbox, told).map_err(|error| End::Broken(error.to_string()))
+    let (texts, answers) = (inboxes.texts, sink.clone());
+    let vocabulary = model.clone();
+    spawn("tokenize", move || answer_texts(&vocabulary, &texts, &answers));
+    let tell = |told: Told| sink.send(&FromWorker::Step { outputs: told.outputs, stats: told.stats });
+    decoding.run(&inboxes.tasks, tell).map_err(|error| End::Broken(error.to_string()))
 }
 
 /// Everything that can be said about the file without llama.cpp, which may abort on what it does not expect.
@@ -237,21 +241,25 @@ fn model_facts(
     }
 }
 
-/// The reading thread and the tokenizing one; returns where the loop finds its tasks.
-fn start_threads(model: &Arc<Model>, socket: UnixStream, sink: &Sink) -> Receiver<Task> {
-    let (tasks, inbox) = mpsc::sync_channel(TASKS_WAITING_MAX);
+/// What the reading thread hands on.
+struct Inboxes {
+    tasks: Receiver<Task>,
+    texts: Receiver<ToWorker>,
+}
+
+fn start_reading(socket: UnixStream, sink: &Sink) -> Inboxes {
+    let (tasks, tasks_in) = mpsc::sync_channel(TASKS_WAITING_MAX);
     let (texts, texts_in) = mpsc::sync_channel(TEXTS_WAITING_MAX);
-    let (model, answers) = (model.clone(), sink.clone());
-    spawn("tokenize", move || answer_texts(&model, &texts_in, &answers));
     let refusals = sink.clone();
     spawn("read", move || {
         read_socket(socket, &tasks, &texts, &refusals);
-        // The loop ends after its step when its inbox closes; if it hangs, the process ends without it.
+        // The loop ends after its step when its inbox closes. If it hangs, or still loads the model, the process
+        // ends without it.
         drop((tasks, texts));
         thread::sleep(FAREWELL);
         std::process::abort();
     });
-    inbox
+    Inboxes { tasks: tasks_in, texts: texts_in }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
