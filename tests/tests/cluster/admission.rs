@@ -19,7 +19,7 @@ fn the_api_server_refuses_what_can_never_work() {
         match apply(&object.to_string()) {
             Ok(_) => accepted.push(what),
             Err(error) => {
-                assert!(error.to_string().contains(named), "{what}: the answer names {named}: {error}")
+                assert!(error.to_string().contains(named), "{what}: the answer names {named}: {error}");
             }
         }
     }
