@@ -38,15 +38,16 @@ fn the_demo_model_answers_its_questions() {
     scene.ready();
     let client = scene.client();
     let text = std::fs::read_to_string(repository().join("examples/model/questions.json")).unwrap();
-    let questions: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let file: Value = serde_json::from_str(&text).unwrap();
+    let questions = file["questions"].as_array().unwrap();
     assert!(questions.len() >= 15);
     let mut wrong = Vec::new();
-    for question in &questions {
-        let (asked, pattern) =
-            (question["question"].as_str().unwrap(), question["pattern"].as_str().unwrap());
-        let answer = block_on(client.ask(&chat("answers", asked))).unwrap();
-        if !Regex::new(pattern).unwrap().is_match(&answer.text) || answer.finish_reason != "stop" {
-            wrong.push((asked, answer.text, answer.finish_reason));
+    for question in questions {
+        let body = json!({"model": "answers", "messages": question["messages"], "temperature": 0});
+        let answer = block_on(client.ask(&body)).unwrap();
+        let pattern = Regex::new(question["answer"].as_str().unwrap()).unwrap();
+        if !pattern.is_match(&answer.text) || answer.finish_reason != "stop" {
+            wrong.push((&question["messages"], answer.text, answer.finish_reason));
         }
     }
     assert!(wrong.is_empty(), "answered wrongly: {wrong:#?}");
