@@ -5,6 +5,7 @@
 
 use std::{
     ffi::{CStr, c_char, c_void},
+    io::Write,
     marker::PhantomData,
     path::Path,
     ptr::NonNull,
@@ -43,12 +44,11 @@ impl Backend {
 }
 
 unsafe extern "C" fn log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
-    if level < sys::GGML_LOG_LEVEL_WARN || level > sys::GGML_LOG_LEVEL_ERROR || text.is_null() {
+    if !(sys::GGML_LOG_LEVEL_WARN..=sys::GGML_LOG_LEVEL_ERROR).contains(&level) || text.is_null() {
         return;
     }
     // SAFETY: llama.cpp passes a text that ends with NUL and lives during this call.
     let text = unsafe { CStr::from_ptr(text) };
-    use std::io::Write;
     // Nowhere to report to if standard error is closed.
     let _ = write!(std::io::stderr(), "llama.cpp: {}", text.to_string_lossy());
 }
@@ -56,7 +56,7 @@ unsafe extern "C" fn log(level: sys::ggml_log_level, text: *const c_char, _: *mu
 /// A loaded model; may be shared between threads.
 #[derive(Debug)]
 pub(crate) struct Model {
-    model: LlamaModel,
+    inner: LlamaModel,
     vocabulary: usize,
     offloads: bool,
 }
@@ -84,12 +84,12 @@ impl Model {
     ) -> Option<Model> {
         let parameters =
             LlamaModelParams::default().with_n_gpu_layers(gpu_layers).with_progress_callback(move |share| {
-                progress((share.clamp(0.0, 1.0) * 100.0) as u8);
+                progress(percent(share));
                 true
             });
-        let model = LlamaModel::load_from_file(&backend.backend, path, &parameters).ok()?;
-        let vocabulary = usize::try_from(model.vocab().n_tokens()).ok().filter(|size| *size > 0)?;
-        Some(Model { model, vocabulary, offloads: backend.backend.supports_gpu_offload() })
+        let inner = LlamaModel::load_from_file(&backend.backend, path, &parameters).ok()?;
+        let vocabulary = usize::try_from(inner.vocab().n_tokens()).ok().filter(|size| *size > 0)?;
+        Some(Model { inner, vocabulary, offloads: backend.backend.supports_gpu_offload() })
     }
 
     /// Whether text can be generated token by token: no encoder, something to decode.
@@ -104,7 +104,7 @@ impl Model {
 
     /// Whether the memory of a sequence can be cut at any position.
     pub(crate) fn can_cut_memory(&self) -> bool {
-        !self.model.is_recurrent() && !self.model.is_hybrid()
+        !self.inner.is_recurrent() && !self.inner.is_hybrid()
     }
 
     /// Whether there is an accelerator to put layers on.
@@ -113,18 +113,18 @@ impl Model {
     }
 
     pub(crate) fn details(&self) -> Details {
-        let vocab = self.model.vocab();
+        let vocab = self.inner.vocab();
         let text = |token: LlamaToken| {
             let is_token = usize::try_from(token.0).is_ok_and(|token| token < self.vocabulary);
             let bytes = if is_token { vocab.token_to_piece(token, true, None) } else { Vec::new() };
             String::from_utf8_lossy(&bytes).into_owned()
         };
         Details {
-            trained_context_length: self.model.n_ctx_train(),
-            layers: self.model.n_layer(),
-            parameters: self.model.n_params(),
-            size_bytes: self.model.size(),
-            chat_template: self.model.chat_template(None).ok().and_then(|template| template.to_string().ok()),
+            trained_context_length: self.inner.n_ctx_train(),
+            layers: self.inner.n_layer(),
+            parameters: self.inner.n_params(),
+            size_bytes: self.inner.size(),
+            chat_template: self.inner.chat_template(None).ok().and_then(|template| template.to_string().ok()),
             bos_text: text(vocab.bos()),
             eos_text: text(vocab.eos()),
             adds_bos: vocab.should_add_bos(),
@@ -133,9 +133,9 @@ impl Model {
 
     /// Bytes of keys and values per token of context, as far as the model's sizes tell.
     pub(crate) fn kv_bytes_per_token(&self, kind: KvCacheType) -> u64 {
-        let heads = u64::from(self.model.n_head().max(1));
-        let width = u64::try_from(self.model.n_embd()).unwrap_or(0) / heads;
-        let values = 2 * u64::from(self.model.n_layer()) * u64::from(self.model.n_head_kv()) * width;
+        let heads = u64::from(self.inner.n_head().max(1));
+        let width = u64::try_from(self.inner.n_embd()).unwrap_or(0) / heads;
+        let values = 2 * u64::from(self.inner.n_layer()) * u64::from(self.inner.n_head_kv()) * width;
         match kind {
             KvCacheType::F16 => values * 2,
             KvCacheType::Q8_0 => values * 34 / 32,
@@ -144,7 +144,7 @@ impl Model {
     }
 
     pub(crate) fn tokenize(&self, text: &str, parse_special: bool) -> Vec<Token> {
-        let tokens = self.model.vocab().tokenize(text.as_bytes(), false, parse_special);
+        let tokens = self.inner.vocab().tokenize(text.as_bytes(), false, parse_special);
         tokens.into_iter().map(|token| token.0).collect()
     }
 
@@ -155,7 +155,7 @@ impl Model {
 
     fn piece(&self, token: Token, special: bool) -> Vec<u8> {
         self.assert_token(token);
-        self.model.vocab().token_to_piece(LlamaToken(token), special, None)
+        self.inner.vocab().token_to_piece(LlamaToken(token), special, None)
     }
 
     fn assert_token(&self, token: Token) {
@@ -166,7 +166,7 @@ impl Model {
     fn pointer(&self) -> *mut sys::llama_model {
         // SAFETY: `LlamaModel` is `repr(transparent)` over a non-null pointer to the model; size and alignment
         // are asserted above. The pointer is only used while `self` lives.
-        unsafe { (&raw const self.model).cast::<*mut sys::llama_model>().read() }
+        unsafe { (&raw const self.inner).cast::<*mut sys::llama_model>().read() }
     }
 }
 
@@ -181,8 +181,13 @@ impl Vocabulary for Model {
 
     fn is_end(&self, token: Token) -> bool {
         self.assert_token(token);
-        self.model.vocab().is_eog(LlamaToken(token))
+        self.inner.vocab().is_eog(LlamaToken(token))
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=100 before")]
+fn percent(share: f32) -> u8 {
+    (share * 100.0).clamp(0.0, 100.0) as u8
 }
 
 /// Sizes of a context.
@@ -214,7 +219,7 @@ pub(crate) struct DecodeError(i32);
 
 /// The model's memory for all slots, and the arrays that batches are handed over in.
 pub(crate) struct Context<'model> {
-    context: NonNull<sys::llama_context>,
+    pointer: NonNull<sys::llama_context>,
     threads: NonNull<sys::ggml_threadpool>,
     model: PhantomData<&'model Model>,
     vocabulary: usize,
@@ -232,6 +237,9 @@ pub(crate) struct Context<'model> {
 /// core from the sidecar.
 const POLL: u32 = 1;
 
+/// llama.cpp rounds each slot's length up to this itself, and warns about it.
+const CONTEXT_STEP: u32 = 256;
+
 impl<'model> Context<'model> {
     /// How many slots llama.cpp can hold.
     pub(crate) fn slots_max() -> usize {
@@ -246,8 +254,8 @@ impl<'model> Context<'model> {
             "slots within llama.cpp's limit"
         );
         assert!(size.batch_tokens >= size.slots, "a batch holds a token of every slot");
-        let total =
-            size.context_length.checked_mul(size.slots).filter(|total| i32::try_from(*total).is_ok())?;
+        let slot = size.context_length.checked_next_multiple_of(CONTEXT_STEP)?;
+        let total = slot.checked_mul(size.slots).filter(|total| i32::try_from(*total).is_ok())?;
         let threads = i32::try_from(size.threads).ok().filter(|threads| (1..=512).contains(threads))?;
         // SAFETY: plain constructors of parameter structs; the pool is freed in `drop` or below.
         let (mut parameters, pool) = unsafe {
@@ -282,7 +290,7 @@ impl<'model> Context<'model> {
         // SAFETY: the context is live.
         let length = unsafe { sys::llama_n_ctx_seq(context.as_ptr()) };
         let made = Context {
-            context,
+            pointer: context,
             threads: pool,
             model: PhantomData,
             vocabulary: model.vocabulary,
@@ -312,8 +320,8 @@ impl<'model> Context<'model> {
         // SAFETY: all arrays have `n_tokens` elements and live in `self`; sizes, tokens, slots and positions were
         // checked by `fill`; the context is live and `&mut self` makes this the only call into it.
         let result = unsafe {
-            let result = sys::llama_decode(self.context.as_ptr(), batch);
-            sys::llama_synchronize(self.context.as_ptr());
+            let result = sys::llama_decode(self.pointer.as_ptr(), batch);
+            sys::llama_synchronize(self.pointer.as_ptr());
             result
         };
         if result == 0 { Ok(()) } else { Err(DecodeError(result)) }
@@ -326,7 +334,7 @@ impl<'model> Context<'model> {
         // SAFETY: the entry was marked for output in the last batch, so that a row of `vocabulary` scores
         // exists; it stays valid until the next call that takes `&mut self`.
         unsafe {
-            let row = sys::llama_get_logits_ith(self.context.as_ptr(), index);
+            let row = sys::llama_get_logits_ith(self.pointer.as_ptr(), index);
             assert!(!row.is_null(), "a marked entry has scores");
             std::slice::from_raw_parts(row, self.vocabulary)
         }
@@ -340,7 +348,7 @@ impl<'model> Context<'model> {
         let from = sys::llama_pos::try_from(from).expect("positions are below the context's length");
         // SAFETY: the context is live and the slot exists; removing a whole sequence never fails.
         unsafe {
-            let memory = sys::llama_get_memory(self.context.as_ptr());
+            let memory = sys::llama_get_memory(self.pointer.as_ptr());
             if sys::llama_memory_seq_rm(memory, slot, from, -1) {
                 return true;
             }
@@ -380,7 +388,7 @@ impl Drop for Context<'_> {
     fn drop(&mut self) {
         // SAFETY: both were made in `new` and are freed once; the context goes first because it uses the pool.
         unsafe {
-            sys::llama_free(self.context.as_ptr());
+            sys::llama_free(self.pointer.as_ptr());
             sys::ggml_threadpool_free(self.threads.as_ptr());
         }
     }

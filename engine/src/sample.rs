@@ -154,13 +154,18 @@ impl Sampler {
     fn logprobs(&mut self, logits: &[f32], token: Token, alternatives: usize) -> (f32, Vec<(Token, f32)>) {
         let max = best(logits).map_or(0.0, |(logit, _)| logit);
         let sum: f64 = logits.iter().map(|logit| f64::from(weight(logit - max))).sum();
-        let base = f64::from(max) + sum.ln();
-        let logprob = |logit: f32| (f64::from(logit) - base) as f32;
+        // In this order the large numbers cancel before precision is lost.
+        let logprob = |logit: f32| logit - max - log_of(sum);
         most_likely(logits, alternatives, &mut self.candidates);
         let top = self.candidates.iter().map(|(logit, token)| (*token, logprob(*logit))).collect();
         let chosen = usize::try_from(token).ok().and_then(|index| logits.get(index)).copied();
         (chosen.map_or(f32::NEG_INFINITY, logprob), top)
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the logarithm of a sum of up to a million is small")]
+fn log_of(sum: f64) -> f32 {
+    sum.ln() as f32
 }
 
 /// e^x; nothing for scores that are no numbers.
@@ -245,6 +250,7 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, max: f32, mass: f32) {
     candidates.truncate(kept);
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that sorting asks for")]
 fn by_likelihood(one: &Candidate, other: &Candidate) -> std::cmp::Ordering {
     other.0.total_cmp(&one.0).then(one.1.cmp(&other.1))
 }

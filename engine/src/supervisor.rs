@@ -151,13 +151,17 @@ async fn run_worker(
     let end = match conversation {
         Conversation::Stopped => WorkerEnd::Stopped,
         Conversation::Failed(reason) => WorkerEnd::Failed(reason),
-        Conversation::Broken(_) if status.and_then(|status| status.code()) == Some(EXIT_USAGE) => {
-            let message = "the engine program refused its command line".to_owned();
-            WorkerEnd::Failed(LoadFailure { kind: LoadFailureKind::Program, message })
-        }
-        Conversation::Broken(how) => WorkerEnd::Lost(describe(status, &how)),
+        Conversation::Broken(how) => match status.and_then(|status| status.code()) {
+            Some(EXIT_USAGE) => never("the engine program refused its command line"),
+            Some(EXIT_LOAD_FAILED) => never("the engine cannot load the model; its log says why"),
+            _ => WorkerEnd::Lost(describe(status, &how)),
+        },
     };
     (end, served)
+}
+
+fn never(message: &str) -> WorkerEnd {
+    WorkerEnd::Failed(LoadFailure { kind: LoadFailureKind::Program, message: message.to_owned() })
 }
 
 /// How talking to one worker ended.

@@ -1,5 +1,7 @@
 //! The real worker with a real model: what the sidecar may rely on. Asserts behaviour, never what the model says.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
