@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The control plane of Inferno: it turns pools and models into Deployments and Services, and says how they are.
+//!
+//! One reconcile is observe → plan → apply. `observe` does all reads, `apply` all writes, and everything between
+//! them is a function of values.
+#![forbid(unsafe_code)]
+
+pub mod controller;
+pub mod observe;
+pub mod plan;
+
+pub mod capacity;
+pub mod objects;
+pub mod pod;
+pub mod policy;
+pub mod pool;
+pub mod problem;
+pub mod status;
+
+pub mod apply;
+pub mod probe;
+pub mod report;
+
+pub mod endpoints;
+pub mod leader;
+pub mod metrics;
+pub mod settings;

@@ -1,0 +1,291 @@
+//! Watches, and the order of a reconcile: observe → plan → apply. What is decided lives in `plan`, how it is read and
+//! written in `observe` and `apply`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::model::InferenceModel;
+use crds::pool::InferencePool;
+use futures::{FutureExt, Stream, StreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+use crate::apply;
+use crate::metrics::Metrics;
+use crate::objects::{Installation, MANAGER, MODEL_LABEL};
+use crate::observe::{self, Sources};
+use crate::plan::{self, Plan};
+use crate::pool::pool_status;
+use crate::probe::{Prober, Subject};
+use crate::report::{Reports, Wake};
+
+type Model = DeserializeGuard<InferenceModel>;
+type Pool = DeserializeGuard<InferencePool>;
+
+/// Changes within this time are one reconcile: a pod's start alone is half a dozen of them.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Models worked on at once; one slow one does not stop the others.
+const CONCURRENCY: u16 = 16;
+/// After an error somebody should look at, and until somebody does.
+const ERROR_RETRY: Duration = Duration::from_secs(5);
+/// Pools change when their models do; this is the safety net.
+const POOL_RECHECK: Duration = Duration::from_secs(60);
+
+/// Where the operator looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// In every namespace.
+    Cluster,
+    /// In these, each with a Role of its own.
+    Namespaces(BTreeSet<String>),
+}
+
+/// What all controllers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The API server.
+    pub client: Client,
+    /// What every pod gets.
+    pub installation: Installation,
+    /// What pods have reported.
+    pub reports: Reports,
+    /// What came of asking for tokens.
+    pub prober: Prober,
+    /// Models that somebody should look at.
+    pub wake: broadcast::Sender<Wake>,
+    /// Events.
+    pub recorder: Recorder,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// What one reconcile gets.
+struct Context {
+    shared: Shared,
+    sources: Sources,
+}
+
+/// Why a reconcile failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A read.
+    #[error("observe")]
+    Observe(#[from] observe::Error),
+    /// A write.
+    #[error("apply")]
+    Apply(#[from] apply::Error),
+}
+
+/// Runs until `stop` completes.
+pub async fn run(shared: Shared, scope: Scope, stop: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.shared();
+    let scopes: Vec<Option<String>> = match scope {
+        Scope::Cluster => vec![None],
+        Scope::Namespaces(names) => names.into_iter().map(Some).collect(),
+    };
+    let controllers = scopes.into_iter().map(|namespace| run_in(shared.clone(), namespace, stop.clone()));
+    futures::future::join_all(controllers).await;
+}
+
+/// The two controllers of one namespace, or of all.
+async fn run_in(
+    shared: Shared,
+    namespace: Option<String>,
+    stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
+) {
+    let models =
+        Controller::new(api::<Model>(&shared.client, namespace.as_deref()), watcher::Config::default());
+    let store = models.store();
+    let context = Arc::new(Context {
+        sources: Sources {
+            client: shared.client.clone(),
+            models: store.clone(),
+            reports: shared.reports.clone(),
+            prober: shared.prober.clone(),
+        },
+        shared: shared.clone(),
+    });
+    let ours = watcher::Config::default().labels(MODEL_LABEL);
+    let models = models
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
+        .owns(api::<Deployment>(&shared.client, namespace.as_deref()), ours.clone())
+        .owns(api::<Service>(&shared.client, namespace.as_deref()), ours.clone())
+        .watches(api::<Pod>(&shared.client, namespace.as_deref()), ours, |pod| model_of(&pod))
+        .watches(
+            api::<Pool>(&shared.client, namespace.as_deref()),
+            watcher::Config::default(),
+            models_in(store),
+        )
+        .reconcile_on(woken(&shared.wake, namespace.clone()))
+        .graceful_shutdown_on(stop.clone())
+        .run(
+            reconcile_model,
+            |_, error, context| on_error("InferenceModel", error, &context),
+            context.clone(),
+        )
+        .for_each(|_| futures::future::ready(()));
+    let pools =
+        Controller::new(api::<Pool>(&shared.client, namespace.as_deref()), watcher::Config::default())
+            .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
+            .watches(
+                api::<Model>(&shared.client, namespace.as_deref()),
+                watcher::Config::default(),
+                |model| pool_of(&model),
+            )
+            .graceful_shutdown_on(stop)
+            .run(reconcile_pool, |_, error, context| on_error("InferencePool", error, &context), context)
+            .for_each(|_| futures::future::ready(()));
+    futures::join!(models, pools);
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+// === which model an event is about ===
+
+fn model_of(pod: &Pod) -> Option<ObjectRef<Model>> {
+    let model = pod.labels().get(MODEL_LABEL)?;
+    Some(ObjectRef::new(model).within(&pod.namespace()?))
+}
+
+fn pool_of(model: &Model) -> Option<ObjectRef<Pool>> {
+    let spec = &model.0.as_ref().ok()?.spec;
+    Some(ObjectRef::new(&spec.pool_ref.name).within(&model.namespace()?))
+}
+
+fn models_in(store: Store<Model>) -> impl Fn(Pool) -> Vec<ObjectRef<Model>> {
+    move |pool| {
+        let (name, namespace) = (pool.name_any(), pool.namespace());
+        store
+            .state()
+            .iter()
+            .filter(|model| model.namespace() == namespace)
+            .filter(|model| model.0.as_ref().is_ok_and(|model| model.spec.pool_ref.name == name))
+            .map(|model| ObjectRef::from_obj(&**model))
+            .collect()
+    }
+}
+
+fn woken(
+    wake: &broadcast::Sender<Wake>,
+    namespace: Option<String>,
+) -> impl Stream<Item = ObjectRef<Model>> + use<> {
+    BroadcastStream::new(wake.subscribe()).filter_map(move |wake| {
+        // Whoever is too slow for the channel looks again by itself.
+        let wake =
+            wake.ok().filter(|wake| namespace.as_ref().is_none_or(|namespace| *namespace == wake.namespace));
+        futures::future::ready(wake.map(|wake| ObjectRef::new(&wake.model).within(&wake.namespace)))
+    })
+}
+
+// === the reconciles ===
+
+async fn reconcile_model(guarded: Arc<Model>, context: Arc<Context>) -> Result<Action, Error> {
+    let began = Instant::now();
+    let model = match &guarded.0 {
+        Ok(model) => model,
+        Err(invalid) => {
+            tracing::warn!(name = guarded.name_any(), error = %invalid, "model cannot be read; it is left alone");
+            return Ok(Action::await_change());
+        }
+    };
+    if model.metadata.deletion_timestamp.is_some() {
+        // Everything of a model is owned by it, so the garbage collector does the rest.
+        return Ok(Action::await_change());
+    }
+    let metrics = &context.shared.metrics;
+    let requeue = act_on_model(model, &context).await?;
+    metrics.reconciles_total.with_label_values(&["InferenceModel", "done"]).inc();
+    metrics.reconcile_seconds.with_label_values(&["InferenceModel"]).observe(began.elapsed().as_secs_f64());
+    Ok(Action::requeue(requeue))
+}
+
+async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Duration, Error> {
+    let shared = &context.shared;
+    let observed = observe::observe(&context.sources, model, &shared.installation, Timestamp::now()).await?;
+    let mut plan = plan::plan(model, &observed, &shared.installation, Timestamp::now());
+    if let Some(problem) = apply::apply(&shared.client, model, &plan).await? {
+        plan = plan::refused(model, &observed, &problem, Timestamp::now());
+    }
+    if apply::write_status(&shared.client, model, &plan).await? {
+        shared.metrics.status_writes_total.with_label_values(&["InferenceModel"]).inc();
+    }
+    apply::prune(&shared.client, model, &plan).await?;
+    apply::publish(&shared.recorder, model, &plan.notices).await;
+    follow_up(model, &plan, shared);
+    Ok(plan.requeue)
+}
+
+fn follow_up(model: &InferenceModel, plan: &Plan, shared: &Shared) {
+    let uid = model.uid().unwrap_or_default();
+    for revision in &plan.prune {
+        tracing::info!(model = model.name_any(), revision, "revision removed");
+        shared.prober.forget(&uid, revision);
+    }
+    for notice in &plan.notices {
+        tracing::info!(
+            model = model.name_any(),
+            reason = notice.reason,
+            message = notice.message,
+            "model changed"
+        );
+    }
+    if let Some(request) = &plan.probe {
+        let wake = Wake { namespace: model.namespace().unwrap_or_default(), model: model.name_any() };
+        shared.prober.ask(Subject { uid, wake }, request.clone());
+    }
+}
+
+async fn reconcile_pool(guarded: Arc<Pool>, context: Arc<Context>) -> Result<Action, Error> {
+    let Ok(pool) = &guarded.0 else { return Ok(Action::await_change()) };
+    if pool.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let shared = &context.shared;
+    let observed = observe::observe_pool(&context.sources, pool).await?;
+    let status = pool_status(pool, &observed, Timestamp::now());
+    if apply::write_pool_status(&shared.client, pool, &status).await? {
+        shared.metrics.status_writes_total.with_label_values(&["InferencePool"]).inc();
+    }
+    shared.metrics.reconciles_total.with_label_values(&["InferencePool", "done"]).inc();
+    Ok(Action::requeue(POOL_RECHECK))
+}
+
+fn on_error(kind: &'static str, error: &Error, context: &Context) -> Action {
+    context.shared.metrics.reconciles_total.with_label_values(&[kind, error.label()]).inc();
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    tracing::warn!(kind, error = text.join(": "), "reconcile failed");
+    Action::requeue(ERROR_RETRY)
+}
+
+impl Error {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Observe(_) => "observe_failed",
+            Self::Apply(_) => "apply_failed",
+        }
+    }
+}
+
+/// The name under which the operator writes and publishes.
+pub fn recorder(client: Client, instance: Option<String>) -> Recorder {
+    Recorder::new(client, kube::runtime::events::Reporter { controller: MANAGER.to_owned(), instance })
+}

@@ -1,0 +1,128 @@
+//! inferno-operator: parses, builds, joins.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use clap::Parser;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Client};
+use operator::controller::{self, Shared, recorder};
+use operator::endpoints::{self, Health};
+use operator::leader::{Election, RENEW_DEADLINE, RETRY_PERIOD};
+use operator::metrics::Metrics;
+use operator::probe::Prober;
+use operator::report::{self, Reports};
+use operator::settings::{Command, CommandLine, Probe, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, oneshot};
+use tokio::time::{Instant, sleep};
+
+/// Models that wait to be looked at; more than this many at once are found by the next requeue.
+const WAKES_MAX: usize = 1_024;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    match CommandLine::parse().command {
+        Command::Run(settings) => run(settings).await,
+        Command::Crd => print_definitions(),
+    }
+}
+
+fn print_definitions() -> anyhow::Result<()> {
+    for (_, definition) in crds::definitions::definitions() {
+        println!("---\n{}", serde_yaml::to_string(&definition)?);
+    }
+    Ok(())
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (metrics, health) = (Metrics::new()?, Health::default());
+    health.turned(Timestamp::now());
+    let client = Client::try_default().await.context("find the cluster")?;
+    serve(settings.listen, endpoints::router(health.clone(), metrics.clone())).await?;
+
+    let namespace = settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let leases = Api::namespaced(client.clone(), &namespace);
+    let mut election = Election::new(leases, &settings.lease_name, &settings.name);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        () = win(&mut election, &health) => tracing::info!(name = settings.name, "leads"),
+        _ = terminate.recv() => return Ok(()),
+    }
+    metrics.is_leader.set(1);
+
+    // A standby has this port closed, so reports to the headless Service go on to the leader's address.
+    let wake = broadcast::channel(WAKES_MAX).0;
+    let reports = Reports::new(wake.clone());
+    serve(settings.reports_listen, report::router(reports.clone(), metrics.clone())).await?;
+    let probe_client = (settings.probe == Probe::Service).then(Prober::client).transpose()?;
+    let shared = Shared {
+        recorder: recorder(client.clone(), Some(settings.name.clone())),
+        installation: settings.installation(),
+        prober: Prober::new(probe_client, wake.clone(), metrics.clone()),
+        client,
+        reports,
+        wake,
+        metrics,
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async move { drop(stopped.await) };
+    let controllers = tokio::spawn(controller::run(shared, settings.scope(&namespace), stopped));
+    tokio::select! {
+        () = lead(&mut election, &health) => bail!("the lease is lost"),
+        _ = terminate.recv() => {}
+    }
+    drop(stop);
+    controllers.await?;
+    election.resign().await.context("give the lease back")
+}
+
+async fn serve(address: SocketAddr, router: Router) -> anyhow::Result<()> {
+    let listener =
+        tokio::net::TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+/// Returns when this process holds the lease.
+async fn win(election: &mut Election, health: &Health) {
+    while !turn(election, health).await {
+        sleep(RETRY_PERIOD).await;
+    }
+}
+
+/// Returns when this process may have lost the lease.
+async fn lead(election: &mut Election, health: &Health) {
+    let mut renewed = Instant::now();
+    while renewed.elapsed() < RENEW_DEADLINE {
+        sleep(RETRY_PERIOD).await;
+        if turn(election, health).await {
+            renewed = Instant::now();
+        }
+    }
+}
+
+async fn turn(election: &mut Election, health: &Health) -> bool {
+    health.turned(Timestamp::now());
+    let turn = tokio::time::timeout(RETRY_PERIOD, election.turn()).await;
+    match turn {
+        Ok(Ok(is_leader)) => {
+            health.saw_api_server();
+            is_leader
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "lease not read or written");
+            false
+        }
+        Err(_) => false,
+    }
+}

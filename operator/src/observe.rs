@@ -1,0 +1,146 @@
+//! All reads of a reconcile. Knows nothing of what is decided with them.
+
+use std::collections::HashMap;
+
+use crds::model::InferenceModel;
+use crds::pool::InferencePool;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::capacity::Claim;
+use crate::objects::{self, Installation, pod_selector, service_name};
+use crate::plan::Observed;
+use crate::pool::{ObservedPool, claim_name};
+use crate::probe::Prober;
+use crate::report::Reports;
+
+/// Reads that went wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("read {kind} {name}")]
+pub struct Error {
+    kind: String,
+    name: String,
+    #[source]
+    source: kube::Error,
+}
+
+/// Where reads come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The API server.
+    pub client: Client,
+    /// All models that this operator sees.
+    pub models: Store<DeserializeGuard<InferenceModel>>,
+    /// What pods have reported.
+    pub reports: Reports,
+    /// What came of asking for tokens.
+    pub prober: Prober,
+}
+
+/// Reads everything that is needed to decide about `model`.
+pub async fn observe(
+    sources: &Sources,
+    model: &InferenceModel,
+    installation: &Installation,
+    now: Timestamp,
+) -> Result<Observed, Error> {
+    let namespace = model.namespace().unwrap_or_default();
+    let client = &sources.client;
+    let pool_name = &model.spec.pool_ref.name;
+    let pool: Option<InferencePool> = get(client, &namespace, pool_name).await?;
+    let service: Option<Service> = get(client, &namespace, &service_name(model)).await?;
+    let mut deployments: Vec<Deployment> = list(client, &namespace, &pod_selector(model)).await?;
+    if let Some(pool) = &pool {
+        let target = objects::revision_name(model, pool, installation);
+        // A stranger's Deployment of that name need not have our label.
+        if deployments.iter().all(|deployment| deployment.name_any() != target) {
+            deployments.extend(get::<Deployment>(client, &namespace, &target).await?);
+        }
+    }
+    let pods: Vec<Pod> = list(client, &namespace, &pod_selector(model)).await?;
+    let reports = pods
+        .iter()
+        .filter_map(|pod| pod.metadata.uid.as_deref())
+        .filter_map(|uid| Some((uid.to_owned(), sources.reports.latest(uid, now)?)))
+        .collect::<HashMap<_, _>>();
+    Ok(Observed {
+        claims: claims(&sources.models, &namespace, pool_name),
+        pool,
+        service,
+        deployments,
+        pods,
+        reports,
+        proofs: sources.prober.proofs(model.metadata.uid.as_deref().unwrap_or_default()),
+        is_probing: sources.prober.is_on(),
+    })
+}
+
+/// Reads everything that is needed to decide about `pool`.
+pub async fn observe_pool(sources: &Sources, pool: &InferencePool) -> Result<ObservedPool, Error> {
+    let namespace = pool.namespace().unwrap_or_default();
+    let has_claim = match claim_name(pool) {
+        Some(name) => Some(get::<PersistentVolumeClaim>(&sources.client, &namespace, name).await?.is_some()),
+        None => None,
+    };
+    Ok(ObservedPool { models: models_of(&sources.models, &namespace), has_claim })
+}
+
+fn claims(models: &Store<DeserializeGuard<InferenceModel>>, namespace: &str, pool: &str) -> Vec<Claim> {
+    models_of(models, namespace)
+        .iter()
+        .filter(|model| model.spec.pool_ref.name == pool && model.spec.suspend != Some(true))
+        .map(|model| Claim {
+            created: model.creation_timestamp().map(|time| time.0),
+            model: model.name_any(),
+            replicas: model.spec.replicas,
+        })
+        .collect()
+}
+
+fn models_of(models: &Store<DeserializeGuard<InferenceModel>>, namespace: &str) -> Vec<InferenceModel> {
+    models
+        .state()
+        .iter()
+        .filter_map(|guarded| guarded.0.as_ref().ok())
+        .filter(|model| model.namespace().as_deref() == Some(namespace))
+        .filter(|model| model.metadata.deletion_timestamp.is_none())
+        .cloned()
+        .collect()
+}
+
+async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    api.get_opt(name).await.map_err(|source| Error {
+        kind: K::kind(&()).into_owned(),
+        name: name.to_owned(),
+        source,
+    })
+}
+
+async fn list<K>(client: &Client, namespace: &str, selector: &str) -> Result<Vec<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let found = api.list(&ListParams::default().labels(selector)).await;
+    found.map(|list| list.items).map_err(|source| Error {
+        kind: K::kind(&()).into_owned(),
+        name: selector.to_owned(),
+        source,
+    })
+}

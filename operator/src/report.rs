@@ -1,0 +1,202 @@
+//! The intake of what pods say about themselves. Keeps the latest report of each pod, for as long as it is fresh, and
+//! wakes the model's reconcile when a pod's phase changes. Decides nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Json, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use crds::report::{REPORT_PATH, Report};
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::metrics::Metrics;
+
+/// Pods report every 2 s. One that has been silent for seven of those has nothing to say about now.
+const FRESH_SECONDS: i64 = 15;
+/// Reports kept at once; more pods than one operator can look after anyway.
+const PODS_MAX: usize = 20_000;
+/// A report is a few hundred bytes, with all histograms a few thousand.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Names in Kubernetes are at most this long.
+const NAME_BYTES_MAX: usize = 253;
+
+/// A model that somebody should look at: namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wake {
+    /// The model's namespace.
+    pub namespace: String,
+    /// The model's name.
+    pub model: String,
+}
+
+/// The latest report of each pod. A handle: clones share it.
+#[derive(Clone)]
+pub struct Reports {
+    latest: Arc<Mutex<HashMap<String, Received>>>,
+    wake: broadcast::Sender<Wake>,
+}
+
+struct Received {
+    report: Report,
+    at: Timestamp,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intake {
+    /// Kept.
+    Kept,
+    /// Names that no pod can have.
+    Malformed,
+    /// No room: too many pods report.
+    Full,
+}
+
+impl Intake {
+    /// Label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Malformed => "malformed",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl Reports {
+    /// An empty intake that wakes through `wake`.
+    pub fn new(wake: broadcast::Sender<Wake>) -> Self {
+        Self { latest: Arc::default(), wake }
+    }
+
+    /// Takes one report in. The last to arrive counts: a pod sends one after the other, its two containers number
+    /// theirs independently, and one that comes late is put right two seconds after.
+    pub fn accept(&self, report: Report, now: Timestamp) -> Intake {
+        let names = [&report.namespace, &report.pod, &report.pod_uid, &report.model, &report.revision];
+        if names.iter().any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+            return Intake::Malformed;
+        }
+        let wake = Wake { namespace: report.namespace.clone(), model: report.model.clone() };
+        let has_moved = {
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = latest.get(&report.pod_uid);
+            if before.is_none() && latest.len() >= PODS_MAX {
+                latest.retain(|_, received| is_fresh(received, now));
+                if latest.len() >= PODS_MAX {
+                    return Intake::Full;
+                }
+            }
+            let before = latest.insert(report.pod_uid.clone(), Received { report: report.clone(), at: now });
+            before.is_none_or(|before| has_moved(&before.report, &report))
+        };
+        if has_moved {
+            // Nobody listens on a standby, and who listens too slowly looks again by itself.
+            let _ = self.wake.send(wake);
+        }
+        Intake::Kept
+    }
+
+    /// The fresh report of the pod with this UID. A pod of the same name with another UID has not said it.
+    pub fn latest(&self, pod_uid: &str, now: Timestamp) -> Option<Report> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.get(pod_uid).filter(|received| is_fresh(received, now)).map(|received| received.report.clone())
+    }
+}
+
+fn has_moved(before: &Report, report: &Report) -> bool {
+    std::mem::discriminant(&before.phase) != std::mem::discriminant(&report.phase)
+        || before.opened.is_some() != report.opened.is_some()
+}
+
+fn is_fresh(received: &Received, now: Timestamp) -> bool {
+    now.as_second() - received.at.as_second() <= FRESH_SECONDS
+}
+
+/// The HTTP face of the intake.
+pub fn router(reports: Reports, metrics: Metrics) -> Router {
+    Router::new()
+        .route(REPORT_PATH, post(receive))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state((reports, metrics))
+}
+
+async fn receive(
+    State((reports, metrics)): State<(Reports, Metrics)>,
+    Json(report): Json<Report>,
+) -> StatusCode {
+    let intake = reports.accept(report, Timestamp::now());
+    metrics.reports_total.with_label_values(&[intake.label()]).inc();
+    match intake {
+        Intake::Kept => StatusCode::NO_CONTENT,
+        Intake::Malformed => StatusCode::UNPROCESSABLE_ENTITY,
+        Intake::Full => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::report::Phase;
+
+    use super::*;
+
+    fn report(uid: &str, sequence: u64, phase: Phase) -> Report {
+        Report {
+            namespace: "default".into(),
+            pod: "tiny-1".into(),
+            pod_uid: uid.into(),
+            model: "tiny".into(),
+            revision: "tiny-a".into(),
+            sequence,
+            uptime_ms: sequence * 1_000,
+            phase,
+            opened: None,
+            load: None,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_report_is_forgotten_when_the_pod_falls_silent() {
+        let reports = Reports::new(broadcast::channel(8).0);
+        assert_eq!(reports.accept(report("u1", 1, Phase::Verifying), at(0)), Intake::Kept);
+        assert!(reports.latest("u1", at(15)).is_some());
+        assert!(reports.latest("u1", at(16)).is_none());
+        assert!(reports.latest("u2", at(0)).is_none());
+    }
+
+    #[test]
+    fn wakes_only_when_the_phase_changes() {
+        let (wake, mut woken) = broadcast::channel(8);
+        let reports = Reports::new(wake);
+        reports.accept(report("u1", 1, Phase::Loading { percent: 1 }), at(0));
+        reports.accept(report("u1", 2, Phase::Loading { percent: 50 }), at(2));
+        reports.accept(report("u1", 3, Phase::WarmingUp), at(4));
+        let expected = Wake { namespace: "default".into(), model: "tiny".into() };
+        assert_eq!(woken.try_recv().unwrap(), expected);
+        assert_eq!(woken.try_recv().unwrap(), expected);
+        assert!(woken.try_recv().is_err());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_silent_make_room() {
+        let reports = Reports::new(broadcast::channel(8).0);
+        for pod in 0..PODS_MAX {
+            assert_eq!(reports.accept(report(&pod.to_string(), 1, Phase::Serving), at(0)), Intake::Kept);
+        }
+        assert_eq!(reports.accept(report("one-more", 1, Phase::Serving), at(1)), Intake::Full);
+        assert_eq!(reports.accept(report("one-more", 1, Phase::Serving), at(16)), Intake::Kept);
+    }
+
+    #[test]
+    fn names_that_no_pod_can_have_are_refused() {
+        let reports = Reports::new(broadcast::channel(8).0);
+        assert_eq!(reports.accept(report("", 1, Phase::Serving), at(0)), Intake::Malformed);
+        assert_eq!(reports.accept(report(&"u".repeat(254), 1, Phase::Serving), at(0)), Intake::Malformed);
+    }
+}
