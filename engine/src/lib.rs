@@ -27,6 +27,8 @@ mod decoding;
 #[expect(unsafe_code, reason = "llama.cpp has no safe interface; this module asserts each precondition")]
 mod llama;
 #[cfg(feature = "worker")]
+mod pieces;
+#[cfg(feature = "worker")]
 pub mod worker;
 
 pub use client::{Engine, EngineError, EngineState, Running};

@@ -15,10 +15,12 @@ use llama_cpp_2::{
     llama_backend::LlamaBackend,
     model::{LlamaModel, params::LlamaModelParams},
     token::LlamaToken,
+    token_type::LlamaTokenAttr,
 };
 use llama_cpp_sys_2 as sys;
 
 use crate::{
+    pieces::Pieces,
     request::{FlashAttention, KvCacheType, Token},
     sequence::Vocabulary,
 };
@@ -58,6 +60,7 @@ unsafe extern "C" fn log(level: sys::ggml_log_level, text: *const c_char, _: *mu
 pub(crate) struct Model {
     inner: LlamaModel,
     vocabulary: usize,
+    control_tokens: Pieces,
     offloads: bool,
 }
 
@@ -89,7 +92,8 @@ impl Model {
             });
         let inner = LlamaModel::load_from_file(&backend.backend, path, &parameters).ok()?;
         let vocabulary = usize::try_from(inner.vocab().n_tokens()).ok().filter(|size| *size > 0)?;
-        Some(Model { inner, vocabulary, offloads: backend.backend.supports_gpu_offload() })
+        let control_tokens = control_tokens(&inner);
+        Some(Model { inner, vocabulary, control_tokens, offloads: backend.backend.supports_gpu_offload() })
     }
 
     /// Whether text can be generated token by token: no encoder, something to decode.
@@ -144,8 +148,11 @@ impl Model {
     }
 
     pub(crate) fn tokenize(&self, text: &str, parse_special: bool) -> Vec<Token> {
-        let tokens = self.inner.vocab().tokenize(text.as_bytes(), false, parse_special);
-        tokens.into_iter().map(|token| token.0).collect()
+        let pieces = if parse_special { self.control_tokens.cut(text) } else { vec![text] };
+        let vocab = self.inner.vocab();
+        let tokens =
+            pieces.into_iter().flat_map(|piece| vocab.tokenize(piece.as_bytes(), false, parse_special));
+        tokens.map(|token| token.0).collect()
     }
 
     /// The text of a token, that of control tokens included.
@@ -168,6 +175,17 @@ impl Model {
         // are asserted above. The pointer is only used while `self` lives.
         unsafe { (&raw const self.inner).cast::<*mut sys::llama_model>().read() }
     }
+}
+
+/// The texts at which a long text may be cut. A token that swallows the spaces before it needs those spaces.
+fn control_tokens(model: &LlamaModel) -> Pieces {
+    let vocab = model.vocab();
+    let may_begin = |token: &LlamaToken| {
+        let attributes = vocab.attr(*token);
+        attributes.contains(LlamaTokenAttr::Control) && !attributes.contains(LlamaTokenAttr::LStrip)
+    };
+    let texts = vocab.tokens().filter(may_begin).map(|token| vocab.token_to_piece(token, true, None));
+    Pieces::new(texts.collect())
 }
 
 impl Vocabulary for Model {

@@ -1,5 +1,5 @@
-//! The child process: check the file, load the model, then three threads: one decodes, one reads the socket, one
-//! tokenizes. Ends when its socket ends, so that it never outlives the sidecar. Must not know why it was started.
+//! The child process: check the file, load the model, then its threads: one decodes, one reads the socket, two
+//! tokenize. Ends when its socket ends, so that it never outlives the sidecar. Must not know why it was started.
 
 use std::{
     fs::File,
@@ -52,6 +52,8 @@ pub struct Options {
 const TASKS_WAITING_MAX: usize = 1024;
 /// Texts that may wait for the tokenizer.
 const TEXTS_WAITING_MAX: usize = 64;
+/// Threads that tokenize: with two, a text of megabytes does not hold up the short ones behind it.
+const TOKENIZERS: usize = 2;
 /// How long the loop may take to end after the socket did; then the process ends without it.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -138,9 +140,11 @@ fn serve(options: &Options, socket: UnixStream, sink: &Sink) -> Result<(), End> 
     })?;
     let decoding = Decoding::new(&model, context, size);
     sink.send(&FromWorker::Ready(model_facts(facts, details, &size, options, &model)));
-    let (texts, answers) = (inboxes.texts, sink.clone());
-    let vocabulary = model.clone();
-    spawn("tokenize", move || answer_texts(&vocabulary, &texts, &answers));
+    let texts = Arc::new(Mutex::new(inboxes.texts));
+    for _ in 0..TOKENIZERS {
+        let (vocabulary, texts, answers) = (model.clone(), texts.clone(), sink.clone());
+        spawn("tokenize", move || answer_texts(&vocabulary, &texts, &answers));
+    }
     let tell = |told: Told| sink.send(&FromWorker::Step { outputs: told.outputs, stats: told.stats });
     decoding.run(&inboxes.tasks, tell).map_err(|error| End::Broken(error.to_string()))
 }
@@ -299,8 +303,10 @@ fn hand_over(text: ToWorker, texts: &SyncSender<ToWorker>, sink: &Sink) -> bool 
     }
 }
 
-fn answer_texts(model: &Model, texts: &Receiver<ToWorker>, sink: &Sink) {
-    while let Ok(text) = texts.recv() {
+fn answer_texts(model: &Model, texts: &Mutex<Receiver<ToWorker>>, sink: &Sink) {
+    // The lock is held while waiting: whoever has it takes the next text and lets the other one wait.
+    let next = || lock(texts).recv();
+    while let Ok(text) = next() {
         match text {
             ToWorker::Tokenize { id, text, parse_special } => {
                 sink.send(&FromWorker::Tokens { id, tokens: model.tokenize(&text, parse_special) });

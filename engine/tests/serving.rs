@@ -165,6 +165,17 @@ async fn text_becomes_tokens_and_text_again() {
 }
 
 #[tokio::test]
+async fn a_long_conversation_is_cut_for_the_tokenizer_without_a_trace() {
+    let engine = started(config()).await;
+    let turn = "<|im_start|>user\nWhere is the river?<|im_end|>\n";
+    let once = tokens(&engine, turn).await;
+    assert_eq!(tokens(&engine, &turn.repeat(2000)).await, once.repeat(2000));
+    // llama.cpp alone takes the square of this number of steps, which is minutes.
+    let marks = timeout(LONG, tokens(&engine, &"<|im_start|>".repeat(400_000))).await.expect("linear time");
+    assert_eq!(marks.len(), 400_000);
+}
+
+#[tokio::test]
 async fn greedy_decoding_repeats_itself_and_keeps_to_its_length() {
     let engine = started(config()).await;
     let prompt = tokens(&engine, "Once there was a").await;
