@@ -420,6 +420,17 @@ async fn impossible_models_fail_with_their_reason_and_are_not_tried_again() {
 }
 
 #[tokio::test]
+async fn a_program_that_only_crashes_is_given_up() {
+    // It ends at once with status 1, as a worker would whose loading crashes.
+    let engine = Engine::start(EngineConfig { binary: "/bin/false".into(), ..config() });
+    match until(&engine, |state| matches!(state, EngineState::Failed { .. })).await {
+        EngineState::Failed { reason } => assert_eq!(reason.kind, LoadFailureKind::Program, "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(engine.stats().incarnation, 3);
+}
+
+#[tokio::test]
 async fn a_quantized_context_serves_too() {
     let engine = started(EngineConfig { kv_cache_type: KvCacheType::Q8_0, ..config() }).await;
     let prompt = tokens(&engine, "Once there was").await;
