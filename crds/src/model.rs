@@ -167,6 +167,7 @@ pub struct EngineSpec {
     pub parallel_slots: Option<i32>,
     /// Layers on the accelerator: a number, or All. Default: All if the pool has accelerators, otherwise 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("type(self) == int || self == 'All'").message("spec.engine.gpuLayers must be a number of layers or All"))]
     pub gpu_layers: Option<GpuLayers>,
     /// Default: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,8 +227,7 @@ impl JsonSchema for GpuLayers {
             "x-kubernetes-int-or-string": true,
             "minimum": 0,
             "maximum": 1000,
-            "maxLength": 3,
-            "pattern": "^All$",
+            "maxLength": 16,
         })
     }
 }

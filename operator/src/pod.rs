@@ -121,7 +121,7 @@ fn stage(
         return Stage::Scheduling;
     }
     if !has_model {
-        let has_begun = fetch.is_some_and(|fetch| is_running(fetch) || fetch.last_state.is_some());
+        let has_begun = fetch.is_some_and(has_begun);
         return match phase {
             _ if !has_begun => Stage::Starting,
             Some(Phase::Verifying) => Stage::Verifying,
@@ -132,7 +132,7 @@ fn stage(
             _ => Stage::Downloading { percent: None, seconds_left: None },
         };
     }
-    let has_begun = serve.is_some_and(|serve| is_running(serve) || serve.last_state.is_some());
+    let has_begun = serve.is_some_and(has_begun);
     match phase {
         _ if !has_begun => Stage::Starting,
         Some(Phase::Loading { percent }) => Stage::Loading { percent: Some((*percent).min(100)) },
@@ -292,9 +292,8 @@ fn said(message: Option<&str>) -> Option<Problem> {
 /// Exit code, message and reason of the container's last end, if that was a failure. It holds until the pod has gone
 /// past it: a second try that has just begun does not make the first one undone.
 fn last_failure(container: &ContainerStatus) -> Option<(i32, Option<&str>, Option<&str>)> {
-    let ended = |state: &'_ Option<ContainerState>| {
-        state.as_ref().and_then(|state| state.terminated.clone()).is_some()
-    };
+    let ended =
+        |state: &Option<ContainerState>| state.as_ref().is_some_and(|state| state.terminated.is_some());
     let state = if ended(&container.state) { &container.state } else { &container.last_state };
     let terminated = state.as_ref()?.terminated.as_ref()?;
     (terminated.exit_code != 0).then_some((
@@ -312,8 +311,12 @@ fn has_succeeded(container: &ContainerStatus) -> bool {
         .is_some_and(|terminated| terminated.exit_code == 0)
 }
 
-fn is_running(container: &ContainerStatus) -> bool {
-    container.state.as_ref().is_some_and(|state| state.running.is_some())
+/// Whether the container runs or has run. (An empty `lastState` is written as `{}`.)
+fn has_begun(container: &ContainerStatus) -> bool {
+    let is_running = container.state.as_ref().is_some_and(|state| state.running.is_some());
+    let has_ended =
+        |state: &Option<ContainerState>| state.as_ref().is_some_and(|state| state.terminated.is_some());
+    is_running || has_ended(&container.state) || has_ended(&container.last_state)
 }
 
 fn container<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod ContainerStatus> {
@@ -429,6 +432,7 @@ mod tests {
     fn a_start_is_told_step_by_step() {
         check(json!({}), None, "Scheduling", None);
         check(scheduled(json!({})), None, "Starting", None);
+        check(fetching(json!({"waiting": {"reason": "PodInitializing"}}), json!({})), None, "Starting", None);
         let running = json!({"running": {}});
         check(fetching(running.clone(), json!(null)), None, "Downloading", None);
         let downloading =
@@ -465,7 +469,7 @@ mod tests {
             r#"{"reason": "DigestMismatch", "message": "spec.source.sha256 is 9f but the file has 41"}"#;
         let ended = json!({"terminated": {"exitCode": 1, "message": words}});
         let expected = Some((Reason::DigestMismatch, "spec.source.sha256"));
-        check(fetching(ended.clone(), json!(null)), None, "Starting", expected);
+        check(fetching(ended.clone(), json!({})), None, "Downloading", expected);
         let backing_off = json!({"waiting": {"reason": "CrashLoopBackOff"}});
         check(fetching(backing_off, ended.clone()), None, "Downloading", expected);
         check(fetching(json!({"running": {}}), ended), None, "Downloading", expected);
