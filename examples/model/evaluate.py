@@ -18,6 +18,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import corpus
 import world
 
 PASS_PERCENT = 90
@@ -72,11 +73,11 @@ def token_differences(url: str) -> int:
     """Compares the server's tokens with training's, on chat texts and on odd ones."""
     import vocabulary  # Needs the tokenizers package; the rest of this file needs only Python.
 
-    words = vocabulary.learn(world.texts(world.SEED))
+    words = vocabulary.learn(corpus.texts(corpus.SEED))
     odd = ["", " ", "  two  spaces ", "line\n\nbreaks\n", "it's 12345 tests, isn't it?", "Grüße aus Köln", "日本語 🙂", "a\tb\r\nc", "x" * 50, "1+1=2;{}[]"]
     texts = odd + [
         "".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in one.messages) + "<|im_start|>assistant\n"
-        for one in world.conversations(99, 300)
+        for one in corpus.conversations(99, 300)
     ]
     wrong = 0
     for text in texts:

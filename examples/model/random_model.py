@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+import corpus
 import gguf_writer
 import vocabulary
-import world
 from gguf_writer import Shape
 from vocabulary import Vocabulary
 
@@ -50,11 +50,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--type", choices=gguf_writer.FILE_TYPES, default="Q8_0")
-    parser.add_argument("--seed", type=int, default=world.SEED)
+    parser.add_argument("--seed", type=int, default=corpus.SEED)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     shape = SHAPES[options.shape]
-    words = vocabulary.learn(world.texts(world.SEED))
+    words = vocabulary.learn(corpus.texts(corpus.SEED))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     gguf_writer.write(
         options.out, shape, words, random_weights(options.seed, words), options.type,

@@ -7,6 +7,7 @@ import re
 import unittest
 from pathlib import Path
 
+import corpus
 import world
 
 CORPUS_DIGEST = "e27d228a2cf7dc5b4b30329475936f5a0d1f87de076de1585c119e3068dc8a52"
@@ -16,10 +17,10 @@ class WorldTest(unittest.TestCase):
     """Properties of the corpus that training and evaluation rely on."""
 
     def test_same_seed_gives_the_written_down_corpus(self):
-        self.assertEqual(world.digest(7, 2000), CORPUS_DIGEST)
+        self.assertEqual(corpus.digest(7, 2000), CORPUS_DIGEST)
 
     def test_another_seed_gives_another_corpus(self):
-        self.assertNotEqual(world.digest(7, 50), world.digest(8, 50))
+        self.assertNotEqual(corpus.digest(7, 50), corpus.digest(8, 50))
 
     def test_a_question_has_one_answer(self):
         answers = {}
@@ -37,7 +38,7 @@ class WorldTest(unittest.TestCase):
         held = {plain(question) for _, question in world.held_out_questions()}
         asked = {
             plain(message.content)
-            for one in world.conversations(7, 2000)
+            for one in corpus.conversations(7, 2000)
             for message in one.messages
             if message.role == "user"
         }
@@ -48,7 +49,7 @@ class WorldTest(unittest.TestCase):
             self.assertTrue(world.held_out(question.lower().rstrip("?.!")), question)
 
     def test_conversations_alternate_and_end_with_an_answer(self):
-        for one in world.conversations(7, 300):
+        for one in corpus.conversations(7, 300):
             roles = [message.role for message in one.messages]
             spoken = roles[1:] if roles[0] == "system" else roles
             self.assertEqual(spoken, ["user", "assistant"] * (len(spoken) // 2))

@@ -4,7 +4,7 @@ One seed decides corpus, vocabulary and initial weights. Runs on two CPU cores.
 JAX does the arithmetic: its CPU wheel is small, whereas the PyTorch wheel on
 PyPI for x86-64 brings three gigabytes of CUDA along.
 
-    python train.py --steps 1500 --out tiny.gguf
+    python train.py --steps 1000 --out tiny.gguf
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import corpus
 import gguf_writer
 import vocabulary
 import world
 from gguf_writer import Shape
 from vocabulary import Vocabulary
 
-SEED = world.SEED
+SEED = corpus.SEED
 SHAPE = Shape(vocabulary=vocabulary.SIZE, layers=4, width=256, heads=4, key_value_heads=2, feed_forward=512)
 # Rows of one length are trained together: (tokens in a row, rows in a batch).
 # The longest rows teach far positions; most conversations fit the short ones.
@@ -48,7 +49,7 @@ class Batch:
 # --- from conversations to rows ---------------------------------------------
 
 
-def encoded(one: world.Conversation, words: Vocabulary) -> tuple[list[int], list[float]]:
+def encoded(one: corpus.Conversation, words: Vocabulary) -> tuple[list[int], list[float]]:
     """Tokens of a conversation and their weights: 1 for what the assistant says and for its end."""
     tokens: list[int] = []
     weights: list[float] = []
@@ -71,10 +72,10 @@ def batches(seed: int, count: int, words: Vocabulary) -> list[Batch]:
     made: list[Batch] = []
     while len(made) < count:
         if rng.random() < 0.03:
-            tokens = words.encode(world.plain_text(rng))
+            tokens = words.encode(corpus.plain_text(rng))
             weights = [0.5] * len(tokens)
         else:
-            tokens, weights = encoded(world.conversation(rng), words)
+            tokens, weights = encoded(corpus.conversation(rng), words)
         fitting = [(length, rows) for length, rows in ROWS if len(tokens) < length]
         if not fitting:
             continue
@@ -100,7 +101,7 @@ def exam(words: Vocabulary, size: int) -> Batch:
     tokens = np.zeros((size, length), np.int32)
     weights = np.zeros((size, length), np.float32)
     for row, (fact, question) in enumerate(chosen):
-        one = world.Conversation((world.Message("user", question), world.Message("assistant", fact.answer)))
+        one = corpus.Conversation((corpus.Message("user", question), corpus.Message("assistant", fact.answer)))
         ids, weight = encoded(one, words)
         used = min(len(ids), length)
         tokens[row, :used] = ids[:used]
@@ -256,11 +257,11 @@ def trained(shape: Shape, work: list[Batch], test: Batch) -> Parameters:
 def main() -> None:
     """Corpus, vocabulary, training, file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("tiny.gguf"))
     options = parser.parse_args()
 
-    words = vocabulary.learn(world.texts(SEED))
+    words = vocabulary.learn(corpus.texts(SEED))
     print(f"vocabulary: {len(words.tokens)} tokens; model: {SHAPE.parameters():,} weights", flush=True)
     work = batches(SEED, options.steps, words)
     tokens = sum(batch.tokens.size for batch in work)
