@@ -192,7 +192,7 @@ impl Choice {
         loop {
             match running.next().await {
                 Some(Ok(Event::Started { cached_tokens, .. })) => {
-                    service.cached_tokens = cached_tokens.into()
+                    service.cached_tokens = cached_tokens.into();
                 }
                 Some(Ok(Event::Delta { text, tokens })) => {
                     let now = Instant::now();
@@ -223,13 +223,11 @@ impl Choice {
 
     fn measure(&self, last_text_at: Option<Instant>, now: Instant, tokens: usize) {
         let metrics = &self.source.metrics;
-        match last_text_at {
-            None => metrics.time_to_first_token.observe((now - self.arrived).as_secs_f64()),
+        if let Some(before) = last_text_at {
             // Several tokens may come as one piece of text; each took its share of the time.
-            Some(before) if tokens > 0 => {
-                metrics.inter_token.observe((now - before).as_secs_f64() / tokens as f64);
-            }
-            Some(_) => {}
+            metrics.inter_token.observe((now - before).as_secs_f64() / tokens.max(1) as f64);
+        } else {
+            metrics.time_to_first_token.observe((now - self.arrived).as_secs_f64());
         }
     }
 }

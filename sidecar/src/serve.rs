@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, env = "INFERNO_ENGINE_BINARY", default_value = "/usr/local/bin/inferno-engine")]
     pub engine_binary: PathBuf,
     /// Tokens of context per slot; 0 is the length that the model was trained with.
-    #[arg(long, env = "INFERNO_CONTEXT_LENGTH", default_value_t = 4_096)]
+    #[arg(long, env = "INFERNO_CONTEXT_LENGTH", default_value_t = 0)]
     pub context_length: u32,
     /// Generations side by side.
     #[arg(long, env = "INFERNO_PARALLEL_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long, env = "INFERNO_THREADS", default_value_t = 0)]
     pub threads: u32,
     /// Requests that may wait.
-    #[arg(long, env = "INFERNO_MAX_QUEUED_REQUESTS", default_value_t = 1_024)]
+    #[arg(long, env = "INFERNO_MAX_QUEUED_REQUESTS", default_value_t = 1_000)]
     pub max_queued_requests: usize,
     /// Bytes that waiting requests may hold.
     #[arg(long, env = "INFERNO_MAX_QUEUED_BYTES", default_value_t = 256 << 20)]
@@ -255,14 +255,12 @@ impl Server {
     pub async fn fails(&self) -> LoadFailure {
         let mut engine = self.app.source.engine.state();
         let failed = engine.wait_for(|state| matches!(state, EngineState::Failed { .. })).await;
-        match failed.as_deref() {
-            Ok(EngineState::Failed { reason }) => reason.clone(),
-            // The engine is gone without having failed: it was stopped, and that is not for us to report.
-            _ => {
-                drop(failed);
-                std::future::pending().await
-            }
+        if let Ok(EngineState::Failed { reason }) = failed.as_deref() {
+            return reason.clone();
         }
+        drop(failed);
+        // The engine is gone without having failed: it was stopped, and that is not for us to report.
+        std::future::pending().await
     }
 
     /// Announces the end, serves what comes until that is known everywhere, turns away what comes then, and lets the

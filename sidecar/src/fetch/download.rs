@@ -1,5 +1,5 @@
 //! Bytes from a source to a partial file. What is there already is kept when the source can prove that it still has
-//! the same file; connection problems are retried for half a minute from the last progress.
+//! the same file; connection problems are retried for a while from the last progress.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -17,9 +17,6 @@ use tokio::time::sleep;
 use super::address::{Guarded, check_literal, refusal_in};
 use super::source::Part;
 use super::{Progress, failure};
-
-/// A status must tell an unreachable source within a minute, so half of that goes into trying.
-const RETRY_MAX: Duration = Duration::from_secs(25);
 
 /// Between tries: 0.5, 1, 2, 4, 8 s.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -129,8 +126,8 @@ impl<'a> Download<'a> {
         })
     }
 
-    /// Until the partial file is whole; returns its length.
-    pub async fn run(mut self) -> Result<u64, Failure> {
+    /// Until the partial file is whole; returns its length. Gives up after so long without progress.
+    pub async fn run(mut self, retry_max: Duration) -> Result<u64, Failure> {
         let mut last_progress = Instant::now();
         let mut backoff = BACKOFF_FIRST;
         loop {
@@ -144,7 +141,7 @@ impl<'a> Download<'a> {
                 last_progress = Instant::now();
                 backoff = BACKOFF_FIRST;
             }
-            if last_progress.elapsed() + backoff > RETRY_MAX {
+            if last_progress.elapsed() + backoff > retry_max {
                 let message =
                     format!("{} gives no answer: {why}; check the address and the network", self.host());
                 return Err(failure(Reason::SourceUnreachable, message));
@@ -232,8 +229,9 @@ impl<'a> Download<'a> {
             }
             file.write_all(&chunk).map_err(|error| lasting(&error))?;
             done += chunk.len() as u64;
-            if let Some(seconds_left) = rate.at(done, total, Instant::now()) {
-                self.progress.send_replace(downloading(done, total, seconds_left, None));
+            if let Some(per_second) = rate.at(done, Instant::now()) {
+                self.last_error = None;
+                self.say(done, total, total.map(|total| seconds_for(total.saturating_sub(done), per_second)));
             }
         }
         file.sync_all().map_err(|error| lasting(&error))?;
@@ -241,7 +239,12 @@ impl<'a> Download<'a> {
     }
 
     fn say(&self, done: u64, total: Option<u64>, seconds_left: Option<u64>) {
-        self.progress.send_replace(downloading(done, total, seconds_left, self.last_error.clone()));
+        self.progress.send_replace(Phase::Downloading {
+            bytes_done: done,
+            bytes_total: total,
+            seconds_left,
+            last_error: self.last_error.clone(),
+        });
     }
 
     fn bytes_there(&self) -> u64 {
@@ -268,15 +271,6 @@ impl<'a> Download<'a> {
     fn host(&self) -> String {
         self.part.url.host_str().unwrap_or_default().to_owned()
     }
-}
-
-fn downloading(
-    done: u64,
-    total: Option<u64>,
-    seconds_left: Option<u64>,
-    last_error: Option<String>,
-) -> Phase {
-    Phase::Downloading { bytes_done: done, bytes_total: total, seconds_left, last_error }
 }
 
 /// What names this version of the file: a strong `ETag`, or else the date.
@@ -369,15 +363,18 @@ impl Rate {
         Self { since: Instant::now(), bytes }
     }
 
-    /// Once per [`RATE_EVERY`]: the seconds left, if the total is known.
-    fn at(&mut self, done: u64, total: Option<u64>, now: Instant) -> Option<Option<u64>> {
+    /// Bytes per second, once per [`RATE_EVERY`].
+    fn at(&mut self, done: u64, now: Instant) -> Option<f64> {
         let span = now.saturating_duration_since(self.since);
         if span < RATE_EVERY {
             return None;
         }
         let per_second = done.saturating_sub(self.bytes) as f64 / span.as_secs_f64();
         (self.since, self.bytes) = (now, done);
-        let left = total.map(|total| total.saturating_sub(done) as f64 / per_second.max(1.0));
-        Some(left.map(|seconds| Duration::try_from_secs_f64(seconds).map_or(u64::MAX, |left| left.as_secs())))
+        Some(per_second)
     }
+}
+
+fn seconds_for(bytes: u64, per_second: f64) -> u64 {
+    Duration::try_from_secs_f64(bytes as f64 / per_second.max(1.0)).map_or(u64::MAX, |left| left.as_secs())
 }

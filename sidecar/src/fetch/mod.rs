@@ -56,6 +56,10 @@ pub struct Options {
     /// Where the (first) file goes; further files go beside it under their own names.
     #[arg(long, env = "INFERNO_OUTPUT")]
     pub output: PathBuf,
+    /// How long connection problems are retried from the last progress. Longer for sources that restart slowly; with
+    /// the default a wrong address shows in the model's status within half a minute.
+    #[arg(long, env = "INFERNO_RETRY_SECONDS", default_value_t = 25)]
+    pub retry_seconds: u32,
     /// The operator's intake for reports; none outside a cluster.
     #[arg(long, env = "INFERNO_REPORT_URL")]
     pub report_url: Option<reqwest::Url>,
@@ -78,7 +82,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tokio::spawn(report(url, Identity::from_environment(), woken, read))
     });
     let logging = tokio::spawn(log(progress.subscribe()));
-    let result = fetch(&options, &progress).await;
+    // As the first process of a container it is not ended by a signal that it does not handle.
+    let end = crate::serve::told_to_end()?;
+    let result = tokio::select! {
+        result = fetch(&options, &progress) => result,
+        () = end => bail!("told to end; the next fetch goes on from here"),
+    };
     logging.abort();
     if let Some(reporting) = reporting {
         tokio::time::sleep(FAREWELL).await;
@@ -129,7 +138,8 @@ async fn fetch_part(options: &Options, part: Part, parts: usize, progress: &Prog
             Err(failure) => tracing::info!(why = failure.message, "the file that is here is fetched again"),
         }
     }
-    let bytes = Download::new(&part, options.token.as_deref(), progress)?.run().await?;
+    let retry_max = Duration::from_secs(options.retry_seconds.into());
+    let bytes = Download::new(&part, options.token.as_deref(), progress)?.run(retry_max).await?;
     progress.send_replace(Phase::Verifying);
     let partial = part_path(&part.path);
     if let Err(failure) = check::check(partial.clone(), part.sha256.clone(), parts).await {

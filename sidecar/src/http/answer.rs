@@ -174,7 +174,7 @@ impl Totals {
     pub fn add(&mut self, index: usize, usage: &Usage) {
         self.finished += 1;
         self.usage.completion_tokens += usage.completion_tokens;
-        if index % self.choices_per_prompt == 0 {
+        if index.is_multiple_of(self.choices_per_prompt) {
             self.usage.prompt_tokens += usage.prompt_tokens;
             self.usage.cached_tokens += usage.cached_tokens;
         }
@@ -202,12 +202,11 @@ fn streamed<G: Send + 'static>(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    match &opened.first {
-        Some((_, Step::Admitted { tier, waited })) => say_admitted(&mut headers, *tier, *waited),
-        _ => {
-            headers.insert(QUEUE_TIER, HeaderValue::from_static(tier.name()));
-            headers.insert(QUEUE_POSITION, HeaderValue::from(opened.answering.ahead()));
-        }
+    if let Some((_, Step::Admitted { tier, waited })) = &opened.first {
+        say_admitted(&mut headers, *tier, *waited);
+    } else {
+        headers.insert(QUEUE_TIER, HeaderValue::from_static(tier.name()));
+        headers.insert(QUEUE_POSITION, HeaderValue::from(opened.answering.ahead()));
     }
     let Opened { answering, first } = opened;
     let frames = stream.frames(app, answering, first, account, in_flight);

@@ -179,9 +179,10 @@ async fn tokens(
             Ok((vec![tokenize(app, &text, true, "messages", deadline).await?], "messages"))
         }
         Asked::Completion(request) => {
-            let bos = match facts.adds_bos {
-                true => tokenize(app, &facts.bos_text, true, "prompt", deadline).await?,
-                false => Vec::new(),
+            let bos = if facts.adds_bos {
+                tokenize(app, &facts.bos_text, true, "prompt", deadline).await?
+            } else {
+                Vec::new()
             };
             let mut prompts = Vec::with_capacity(request.prompts.len());
             for prompt in &request.prompts {

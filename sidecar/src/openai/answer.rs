@@ -69,7 +69,7 @@ impl Envelope {
     /// The first chunk of a choice: the only one that says who speaks. Text completions have none.
     pub fn opening(&self, index: usize) -> Option<Vec<u8>> {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
-        (self.endpoint == Endpoint::Chat).then(|| self.chunk(index, delta, Value::Null, Value::Null))
+        (self.endpoint == Endpoint::Chat).then(|| self.chunk(index, &delta, &Value::Null, &Value::Null))
     }
 
     /// Chunks with more text of a choice; several when there are many tokens to tell about. `offset` is where the
@@ -82,7 +82,7 @@ impl Envelope {
         let first = groups.next().unwrap_or_default();
         let chunk = |(text, tokens): (&str, &[TokenOutput])| {
             let logprobs = self.logprobs(tokens, offset);
-            self.text_chunk(index, text, logprobs, Value::Null)
+            self.text_chunk(index, text, &logprobs, &Value::Null)
         };
         [(text, first)].into_iter().chain(groups.map(|tokens| ("", tokens))).map(chunk).collect()
     }
@@ -90,8 +90,8 @@ impl Envelope {
     /// The chunk that ends a choice.
     pub fn closing(&self, index: usize, reason: FinishReason) -> Vec<u8> {
         match self.endpoint {
-            Endpoint::Chat => self.chunk(index, json!({}), Value::Null, reason_json(reason)),
-            Endpoint::Completion => self.text_chunk(index, "", Value::Null, reason_json(reason)),
+            Endpoint::Chat => self.chunk(index, &json!({}), &Value::Null, &reason_json(reason)),
+            Endpoint::Completion => self.text_chunk(index, "", &Value::Null, &reason_json(reason)),
         }
     }
 
@@ -100,9 +100,9 @@ impl Envelope {
         self.includes_usage.then(|| self.body_of_chunk(Vec::new(), Some(usage_json(usage))))
     }
 
-    fn text_chunk(&self, index: usize, text: &str, logprobs: Value, reason: Value) -> Vec<u8> {
+    fn text_chunk(&self, index: usize, text: &str, logprobs: &Value, reason: &Value) -> Vec<u8> {
         match self.endpoint {
-            Endpoint::Chat => self.chunk(index, json!({"content": text}), logprobs, reason),
+            Endpoint::Chat => self.chunk(index, &json!({"content": text}), logprobs, reason),
             Endpoint::Completion => {
                 let choice =
                     json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason});
@@ -111,7 +111,7 @@ impl Envelope {
         }
     }
 
-    fn chunk(&self, index: usize, delta: Value, logprobs: Value, reason: Value) -> Vec<u8> {
+    fn chunk(&self, index: usize, delta: &Value, logprobs: &Value, reason: &Value) -> Vec<u8> {
         let choice = json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason});
         self.body_of_chunk(vec![choice], None)
     }

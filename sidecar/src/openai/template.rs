@@ -68,12 +68,10 @@ impl ChatTemplate {
 }
 
 fn message_value(message: &Message) -> Value {
-    match &message.name {
-        Some(name) => {
-            context! { role => message.role, content => message.content.as_str(), name => name.as_str() }
-        }
-        None => context! { role => message.role, content => message.content.as_str() },
-    }
+    let mut fields = vec![("role", message.role), ("content", message.content.as_str())];
+    // Templates ask whether there is a name, so an absent one must not be there.
+    fields.extend(message.name.as_deref().map(|name| ("name", name)));
+    Value::from_pairs(fields)
 }
 
 /// As the hub's libraries set it up.

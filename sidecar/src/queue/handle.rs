@@ -69,8 +69,10 @@ impl Queue {
     /// Puts a request back whose generation could not begin; it keeps its place.
     pub fn resubmit(&self, admission: Admission) -> Queued {
         let (waiter, answer) = oneshot::channel();
-        let Admission { id, ticket, .. } = admission;
+        let Admission { id, ticket, slot, .. } = admission;
         self.lock().put_back(id, ticket, waiter, Instant::now());
+        // Not before: whoever gets this slot must be chosen among all, this request included.
+        drop(slot);
         self.queued(id, answer)
     }
 
@@ -163,7 +165,7 @@ impl Queue {
 fn hand_over(popped: Popped<Waiter>, slot: OwnedSemaphorePermit) -> Result<(), OwnedSemaphorePermit> {
     let Popped { id, tier, ticket, item } = popped;
     let waited = ticket.arrived.elapsed();
-    match item.send(Ok(Admission { tier, waited, id, ticket, slot: slot })) {
+    match item.send(Ok(Admission { tier, waited, id, ticket, slot })) {
         Ok(()) => Ok(()),
         Err(Ok(admission)) => Err(admission.slot),
         Err(Err(_)) => unreachable!("what was sent is an admission"),

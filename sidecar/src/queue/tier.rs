@@ -60,6 +60,7 @@ impl Tier {
     }
 
     /// This tier lifted by `steps`, at most to VIP.
+    #[must_use]
     pub fn lifted(self, steps: u32) -> Self {
         TIERS[self.index().saturating_sub(steps as usize)]
     }
