@@ -58,7 +58,7 @@ pub struct Generation {
     pub max_tokens: u32,
     /// How the next token is chosen.
     pub sampling: Sampling,
-    /// The text is cut before the first occurrence of any of these; at most 16 of 256 bytes.
+    /// Generation ends when any of these is complete, and the text is cut before it; at most 16 of 256 bytes.
     pub stop: Vec<String>,
     /// Go on past the model's end-of-generation token.
     pub ignore_end: bool,
