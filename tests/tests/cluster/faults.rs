@@ -58,7 +58,7 @@ fn the_operator_needs_no_right_that_it_does_not_have() {
     )
     .unwrap();
     let refused: Vec<&str> =
-        logs.lines().filter(|line| line.contains("forbidden") || line.contains("403")).collect();
+        logs.lines().filter(|line| line.contains("is forbidden") || line.contains("Forbidden")).collect();
     assert!(refused.is_empty(), "{refused:#?}");
     let secrets = kubectl(&[
         "auth",

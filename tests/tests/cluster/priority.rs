@@ -35,7 +35,7 @@ async fn vip_behind_low(client: Client) -> (Answer, Vec<Answer>) {
         let client = client.clone();
         running.spawn(async move { client.stream(&request("low", 16)).await.map(|answer| (true, answer)) });
     }
-    until_queued(&client, |status| status["waiting"] == LOW).await;
+    until_queued(&client, |status| status["queued"] == LOW).await;
     let vip = client.stream(&request("vip", 16)).await.unwrap();
     let answers: Vec<(bool, Answer)> = running.join_all().await.into_iter().map(Result::unwrap).collect();
     (vip, answers.into_iter().filter_map(|(is_counted, answer)| is_counted.then_some(answer)).collect())
