@@ -107,9 +107,19 @@ struct Sink {
 impl Sink {
     fn send(&self, frame: &FromWorker) {
         // If nobody listens any more, the reading thread sees the same and ends the process.
-        if let Ok(bytes) = protocol::encode(frame) {
-            let _ = lock(&self.socket).write_all(&bytes);
+        let _ = self.try_send(frame);
+    }
+
+    /// An answer that is too large for a frame is replaced by a refusal, so that nobody waits for it.
+    fn answer(&self, id: u64, frame: &FromWorker) {
+        if let Err(error @ protocol::FrameError::TooLarge { .. }) = self.try_send(frame) {
+            self.send(&FromWorker::Refused { id, why: error.to_string() });
         }
+    }
+
+    fn try_send(&self, frame: &FromWorker) -> Result<(), protocol::FrameError> {
+        let bytes = protocol::encode(frame)?;
+        Ok(lock(&self.socket).write_all(&bytes)?)
     }
 }
 
@@ -309,9 +319,9 @@ fn answer_texts(model: &Model, texts: &Mutex<Receiver<ToWorker>>, sink: &Sink) {
     while let Ok(text) = next() {
         match text {
             ToWorker::Tokenize { id, text, parse_special } => {
-                sink.send(&FromWorker::Tokens { id, tokens: model.tokenize(&text, parse_special) });
+                sink.answer(id, &FromWorker::Tokens { id, tokens: model.tokenize(&text, parse_special) });
             }
-            ToWorker::Detokenize { id, tokens } => sink.send(&detokenized(model, id, &tokens)),
+            ToWorker::Detokenize { id, tokens } => sink.answer(id, &detokenized(model, id, &tokens)),
             ToWorker::Start { .. } | ToWorker::Cancel { .. } => unreachable!("these go to the loop"),
         }
     }
@@ -324,4 +334,18 @@ fn detokenized(model: &Model, id: u64, tokens: &[i32]) -> FromWorker {
     }
     let bytes: Vec<u8> = tokens.iter().flat_map(|token| model.text_bytes(*token)).collect();
     FromWorker::Text { id, text: String::from_utf8_lossy(&bytes).into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_too_large_for_a_frame_becomes_a_refusal() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let sink = Sink { socket: Arc::new(Mutex::new(ours)) };
+        sink.answer(7, &FromWorker::Tokens { id: 7, tokens: vec![i32::MAX; protocol::FRAME_BYTES_MAX / 4] });
+        let frame = protocol::read_frame(&mut theirs).unwrap();
+        assert!(matches!(frame, FromWorker::Refused { id: 7, .. }), "{frame:?}");
+    }
 }

@@ -165,6 +165,13 @@ async fn text_becomes_tokens_and_text_again() {
 }
 
 #[tokio::test]
+async fn what_no_frame_can_hold_is_refused_instead_of_waited_for() {
+    let engine = started(config()).await;
+    let refused = timeout(LONG, engine.tokenize("a".repeat(protocol::FRAME_BYTES_MAX), false)).await;
+    assert!(matches!(refused.expect("an answer"), Err(EngineError::Rejected(_))));
+}
+
+#[tokio::test]
 async fn a_long_conversation_is_cut_for_the_tokenizer_without_a_trace() {
     let engine = started(config()).await;
     let turn = "<|im_start|>user\nWhere is the river?<|im_end|>\n";
