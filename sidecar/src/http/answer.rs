@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use engine::Usage;
+use http_body_util::BodyExt;
 
+use super::BODY_BYTES_MAX;
 use super::app::App;
 use super::error::ApiError;
 use super::headers::{QUEUE_POSITION, QUEUE_TIER, QUEUE_WAIT_MS};
@@ -24,12 +25,11 @@ use crate::queue::Tier;
 /// status.
 const FIRST_BYTE_AFTER: Duration = Duration::from_millis(900);
 
+/// A body of the largest size over a slow line of 2 Mbit/s takes half of this.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
+
 /// `POST /v1/chat/completions`.
-pub async fn chat(
-    State(app): State<App>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+pub async fn chat(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     answer(app, Endpoint::Chat, &headers, body).await
 }
 
@@ -37,24 +37,26 @@ pub async fn chat(
 pub async fn completion(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
     answer(app, Endpoint::Completion, &headers, body).await
 }
 
-async fn answer(
-    app: App,
-    endpoint: Endpoint,
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+async fn answer(app: App, endpoint: Endpoint, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let mut account = Account::open(&app.source.metrics);
     let in_flight = app.lifecycle.enter();
     let result = async {
-        let body = body.map_err(|rejection| body_error(&rejection))?;
+        let arriving = match app.arrive(announced_bytes(headers)) {
+            Ok(arriving) => arriving,
+            Err(error) => {
+                discard(body).await;
+                return Err(error);
+            }
+        };
+        let body = read(body).await?;
         let mut prepared = prepare(&app, endpoint, headers, &body, arrived).await?;
-        drop(body);
+        drop((body, arriving));
         let restart = if prepared.stream.is_some() { Restart::Silent } else { Restart::Anything };
         let choices = std::mem::take(&mut prepared.choices);
         let count = choices.len();
@@ -76,12 +78,49 @@ async fn answer(
     result.inspect_err(|error| account.close(error.outcome()))
 }
 
-fn body_error(rejection: &BytesRejection) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        ApiError::BodyTooLarge
-    } else {
-        ApiError::BodyUnreadable
+/// How long the body says it is; as long as may be if it does not say.
+fn announced_bytes(headers: &HeaderMap) -> u64 {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    announced.and_then(|length| length.parse().ok()).unwrap_or(BODY_BYTES_MAX as u64)
+}
+
+async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| ApiError::BodyUnreadable)?;
+            let data = frame.into_data().unwrap_or_default();
+            if bytes.len() + data.len() > BODY_BYTES_MAX {
+                return Err(ApiError::BodyTooLarge);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(BODY_WITHIN, reading).await {
+        Ok(Ok(())) => Ok(bytes),
+        Ok(Err(error)) => {
+            discard(body).await;
+            Err(error)
+        }
+        Err(_) => Err(ApiError::BodyTooSlow),
     }
+}
+
+/// Reads a body for nothing: a client that is still writing when the connection closes never sees the answer. Bodies
+/// far beyond the limit are not worth that.
+async fn discard(mut body: Body) {
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > BODY_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Whether it came in time makes no difference to what is answered.
+    drop(tokio::time::timeout(BODY_WITHIN, reading).await);
 }
 
 /// Counts a request's end once. A request that is dropped before it was closed was left by its client.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{EngineState, ModelFacts};
+use engine::{EngineError, EngineState, ModelFacts, Token};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::BODY_BYTES_MAX;
 use super::error::ApiError;
 use crate::dispatch::becomes_ready;
 use crate::generate::Source;
@@ -17,6 +18,9 @@ const RECOVERY_UNNOTICED: Duration = Duration::from_secs(10);
 
 /// An engine that has not come back by then is a case for the kubelet.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
+
+/// Texts at the engine's tokenizer at once. It works on one at a time, beside decoding, and refuses the seventeenth.
+const TOKENIZING_MAX: usize = 4;
 
 /// A decode step or a chunk of a prompt takes seconds at worst; no progress for this long while work is pending is a
 /// hang.
@@ -54,7 +58,17 @@ pub struct App {
     pub created: i64,
     /// Requests that are read and prepared; as many as may be queued.
     arriving: Arc<Semaphore>,
+    /// KiB of the bodies of those; as many as queued requests may hold.
+    arriving_kib: Arc<Semaphore>,
+    /// Turns at the engine's tokenizer.
+    tokenizing: Arc<Semaphore>,
     last_ready: Arc<watch::Sender<Instant>>,
+}
+
+/// Room taken by a request that is read and prepared.
+pub struct Arriving {
+    _request: OwnedSemaphorePermit,
+    _body: OwnedSemaphorePermit,
 }
 
 /// How the pod is.
@@ -71,13 +85,19 @@ pub enum Health {
 impl App {
     /// For a process that begins now.
     pub fn new(source: Source, lifecycle: Lifecycle, settings: Settings) -> Self {
-        let arriving = source.queue.limits().requests.min(Semaphore::MAX_PERMITS);
+        let limits = source.queue.limits();
+        let arriving = limits.requests.min(Semaphore::MAX_PERMITS);
+        // Room for one body at least, or nothing could ever come in.
+        let arriving_kib = limits.bytes.max(BODY_BYTES_MAX as u64).div_ceil(1 << 10);
+        let arriving_kib = usize::try_from(arriving_kib).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             source,
             lifecycle,
             settings: Arc::new(settings),
             created: jiff::Timestamp::now().as_second(),
             arriving: Arc::new(Semaphore::new(arriving)),
+            arriving_kib: Arc::new(Semaphore::new(arriving_kib)),
+            tokenizing: Arc::new(Semaphore::new(TOKENIZING_MAX)),
             last_ready: Arc::new(watch::Sender::new(Instant::now())),
         }
     }
@@ -97,16 +117,26 @@ impl App {
         }
     }
 
-    /// Room to read and prepare one more request.
-    pub fn arrive(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// Room to read and prepare one more request with a body of so many bytes.
+    pub fn arrive(&self, body_bytes: u64) -> Result<Arriving, ApiError> {
         match self.lifecycle.stage() {
             Stage::Starting => return Err(ApiError::Loading),
             Stage::Draining => return Err(ApiError::Draining),
             Stage::Serving | Stage::Leaving => {}
         }
-        self.arriving.clone().try_acquire_owned().map_err(|_| ApiError::QueueFull {
-            which: FullLimit::Requests.name(),
+        if body_bytes > BODY_BYTES_MAX as u64 {
+            return Err(ApiError::BodyTooLarge);
+        }
+        let full = |which: FullLimit| ApiError::QueueFull {
+            which: which.name(),
             retry_after: self.source.queue.drain_time(),
+        };
+        let kib = u32::try_from(body_bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let request = self.arriving.clone().try_acquire_owned();
+        let body = self.arriving_kib.clone().try_acquire_many_owned(kib);
+        Ok(Arriving {
+            _request: request.map_err(|_| full(FullLimit::Requests))?,
+            _body: body.map_err(|_| full(FullLimit::Bytes))?,
         })
     }
 
@@ -121,6 +151,18 @@ impl App {
             Ok(false) => Err(ApiError::EngineLost),
             Err(_) => Err(ApiError::Expired(crate::queue::Expired::Deadline)),
         }
+    }
+
+    /// The text in tokens, in turn. The turn lasts until the engine has answered, also when nobody waits for it any more.
+    pub async fn tokenize(&self, text: String, parse_special: bool) -> Result<Vec<Token>, EngineError> {
+        let turn = self.tokenizing.clone().acquire_owned().await.map_err(|_| EngineError::NotReady)?;
+        let engine = self.source.engine.clone();
+        let asking = tokio::spawn(async move {
+            let tokens = engine.tokenize(text, parse_special).await;
+            drop(turn);
+            tokens
+        });
+        asking.await.unwrap_or(Err(EngineError::Lost))
     }
 
     /// Whether the process is worth keeping.

@@ -25,6 +25,8 @@ pub enum ApiError {
     BodyTooLarge,
     /// The body could not be read to its end.
     BodyUnreadable,
+    /// The body did not come in time.
+    BodyTooSlow,
     /// No model by this name here.
     ModelNotFound(String),
     /// No such path.
@@ -114,6 +116,7 @@ impl ApiError {
             Self::Refused(refusal) => refusal.message.clone(),
             Self::BodyTooLarge => format!("the body is longer than {} bytes", super::BODY_BYTES_MAX),
             Self::BodyUnreadable => "the body could not be read".into(),
+            Self::BodyTooSlow => "the body did not come in time".into(),
             Self::ModelNotFound(name) => format!("the model '{name}' does not exist here"),
             Self::NoSuchRoute => "there is nothing at this path".into(),
             Self::MethodNotAllowed => "this path does not have this method".into(),
@@ -140,6 +143,7 @@ impl ApiError {
             Self::Refused(refusal) => invalid(StatusCode::BAD_REQUEST, complaint_code(refusal.complaint)),
             Self::BodyTooLarge => invalid(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BodyUnreadable => invalid(StatusCode::BAD_REQUEST, "invalid_body"),
+            Self::BodyTooSlow => invalid(StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Self::ModelNotFound(_) => invalid(StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoSuchRoute => invalid(StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => invalid(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),

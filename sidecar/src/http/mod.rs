@@ -5,7 +5,6 @@
 //! [`probes`] (health, metrics, queue status), [`headers`] (ids and times on every answer).
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 
@@ -38,7 +37,6 @@ pub fn router(app: App) -> Router {
         .route("/metrics/queue/status", get(probes::queue_status))
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(app.clone(), headers::decorate))
         .with_state(app)
 }

@@ -65,7 +65,6 @@ pub async fn prepare(
     body: &[u8],
     arrived: Instant,
 ) -> Result<Prepared, ApiError> {
-    let _arriving = app.arrive()?;
     let asked = read(endpoint, body)?;
     let parameters = asked.parameters();
     if !app.serves(&parameters.model) {
@@ -212,7 +211,7 @@ async fn tokenize(
 ) -> Result<Vec<Token>, ApiError> {
     loop {
         app.facts(deadline).await?;
-        match app.source.engine.tokenize(text.to_owned(), parse_special).await {
+        match app.tokenize(text.to_owned(), parse_special).await {
             Ok(tokens) => return Ok(tokens),
             Err(EngineError::Rejected(why)) => {
                 return Err(Refusal::new(Complaint::InvalidValue, param, why).into());

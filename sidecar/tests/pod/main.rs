@@ -14,3 +14,4 @@ mod fetching;
 mod harness;
 mod queueing;
 mod reports;
+mod storm;
