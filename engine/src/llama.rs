@@ -155,6 +155,17 @@ impl Model {
         tokens.map(|token| token.0).collect()
     }
 
+    /// The texts that become control tokens when special tokens are parsed.
+    pub(crate) fn control_texts(&self) -> Vec<String> {
+        let vocab = self.inner.vocab();
+        let is_parsed = |token: &LlamaToken| {
+            let attributes = vocab.attr(*token);
+            attributes.contains(LlamaTokenAttr::Control) || attributes.contains(LlamaTokenAttr::Unknown)
+        };
+        let texts = vocab.tokens().filter(is_parsed).map(|token| vocab.token_to_piece(token, true, None));
+        texts.filter_map(|text| String::from_utf8(text).ok()).filter(|text| !text.is_empty()).collect()
+    }
+
     /// The text of a token, that of control tokens included.
     pub(crate) fn text_bytes(&self, token: Token) -> Vec<u8> {
         self.piece(token, true)

@@ -186,6 +186,8 @@ pub struct ModelFacts {
     pub bos_text: String,
     /// See `bos_text`.
     pub eos_text: String,
+    /// Texts that `parse_special` turns into control tokens: what a user writes must not contain them unbroken.
+    pub control_texts: Vec<String>,
     /// Whether a prompt in text gets the beginning-of-sequence token in front.
     pub adds_bos: bool,
 }

@@ -251,6 +251,7 @@ fn model_facts(
         chat_template: details.chat_template,
         bos_text: details.bos_text,
         eos_text: details.eos_text,
+        control_texts: model.control_texts(),
         adds_bos: details.adds_bos,
     }
 }
