@@ -1,4 +1,4 @@
-//! The two CustomResourceDefinitions as they are installed. The YAML beside this crate and in the chart is
+//! The two custom resource definitions as they are installed. The YAML beside this crate and in the chart is
 //! generated from here; a test keeps them equal.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

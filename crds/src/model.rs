@@ -134,7 +134,7 @@ pub struct HuggingFaceSource {
     #[schemars(length(min = 1, max = 64), inner(length(min = 6, max = 255)), extend("x-kubernetes-list-type" = "set"))]
     #[x_kube(validation = Rule::new("self.all(file, file.matches('^[A-Za-z0-9][-A-Za-z0-9._/]*[.]gguf$') && !file.contains('..') && !file.contains('//'))").message("spec.source.huggingFace.files must be paths of .gguf files inside the repository"))]
     pub files: Vec<String>,
-    /// Address of the hub. Default: https://huggingface.co.
+    /// Address of the hub. Default: `https://huggingface.co`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' && !self.contains('@') && !self.contains('?') && !self.contains('#')").message("spec.source.huggingFace.endpoint must begin with http:// or https://, name a host, and have neither credentials nor a query"))]

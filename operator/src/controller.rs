@@ -12,7 +12,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
@@ -133,7 +133,10 @@ async fn run_in(
             |_, error, context| on_error("InferenceModel", error, &context),
             context.clone(),
         )
-        .for_each(|_| futures::future::ready(()));
+        .for_each(|result| {
+            tell_broken_watches(result.err());
+            futures::future::ready(())
+        });
     let pools =
         Controller::new(api::<Pool>(&shared.client, namespace.as_deref()), watcher::Config::default())
             .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
@@ -144,7 +147,10 @@ async fn run_in(
             )
             .graceful_shutdown_on(stop)
             .run(reconcile_pool, |_, error, context| on_error("InferencePool", error, &context), context)
-            .for_each(|_| futures::future::ready(()));
+            .for_each(|result| {
+                tell_broken_watches(result.err());
+                futures::future::ready(())
+            });
     futures::join!(models, pools);
 }
 
@@ -282,6 +288,14 @@ impl Error {
             Self::Observe(_) => "observe_failed",
             Self::Apply(_) => "apply_failed",
         }
+    }
+}
+
+/// A watch that fails is tried again by the library, with growing pauses; but somebody should know. Reconciles that
+/// failed have been told already, and a wake for a model that is gone means nothing.
+fn tell_broken_watches(error: Option<controller::Error<Error, watcher::Error>>) {
+    if let Some(controller::Error::QueueError(error)) = error {
+        tracing::warn!(%error, "a watch is broken; it is tried again");
     }
 }
 

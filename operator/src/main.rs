@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
         )
         .init();
     match CommandLine::parse().command {
-        Command::Run(settings) => run(settings).await,
+        Command::Run(settings) => run(*settings).await,
         Command::Crd => print_definitions(),
     }
 }

@@ -347,13 +347,13 @@ fn serve_arguments(
 
     let mut arguments = Arguments(vec!["serve".to_owned()]);
     arguments.add("--model", path);
-    arguments.add("--model-name", served_name(model));
+    arguments.add("--model-name", &served_name(model));
     for alias in &spec.aliases {
         arguments.add("--alias", alias);
     }
     arguments.add_some("--context-length", engine.context_length);
     arguments.add_some("--parallel-slots", engine.parallel_slots);
-    arguments.add("--gpu-layers", gpu_layers_flag(gpu_layers));
+    arguments.add("--gpu-layers", &gpu_layers_flag(gpu_layers));
     arguments.add_some("--flash-attention", engine.flash_attention.map(flash_attention_flag));
     arguments.add_some("--kv-cache-type", engine.kv_cache_type.map(kv_cache_flag));
     arguments.add_some("--threads", threads);
@@ -362,8 +362,8 @@ fn serve_arguments(
     arguments.add_some("--default-timeout-seconds", timeout);
     arguments.add_some("--default-priority", requests.default_priority.map(priority_flag));
     arguments.add_some("--max-output-tokens", requests.max_output_tokens);
-    arguments.add("--drain-seconds", DRAIN_SECONDS);
-    arguments.add("--endpoint-propagation-seconds", ENDPOINT_PROPAGATION_SECONDS);
+    arguments.add("--drain-seconds", &DRAIN_SECONDS);
+    arguments.add("--endpoint-propagation-seconds", &ENDPOINT_PROPAGATION_SECONDS);
     arguments.add_some("--report-url", installation.report_url.as_ref());
     arguments.0
 }
@@ -372,13 +372,13 @@ fn serve_arguments(
 struct Arguments(Vec<String>);
 
 impl Arguments {
-    fn add(&mut self, flag: &str, value: impl ToString) {
+    fn add<Value: ToString + ?Sized>(&mut self, flag: &str, value: &Value) {
         self.0.extend([flag.to_owned(), value.to_string()]);
     }
 
     fn add_some(&mut self, flag: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
-            self.add(flag, value);
+            self.add(flag, &value);
         }
     }
 }

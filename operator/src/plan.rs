@@ -100,7 +100,7 @@ pub struct ProbeRequest {
 pub struct Notice {
     /// Whether somebody should look.
     pub is_warning: bool,
-    /// In PascalCase.
+    /// One word, as Kubernetes writes them.
     pub reason: String,
     /// For people.
     pub message: String,

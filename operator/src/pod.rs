@@ -134,7 +134,7 @@ fn stage(
     }
     let has_begun = serve.is_some_and(has_begun);
     match phase {
-        _ if !has_begun => Stage::Starting,
+        _ if !has_begun => Stage::Loading { percent: None },
         Some(Phase::Loading { percent }) => Stage::Loading { percent: Some((*percent).min(100)) },
         // The server calls itself serving a moment before the kubelet asks `/readyz`.
         Some(Phase::WarmingUp | Phase::Serving) => Stage::WarmingUp,
@@ -361,6 +361,7 @@ fn seconds(from: Timestamp, to: Timestamp) -> i32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "samples are written where they are used")]
 mod tests {
     use serde_json::{Value, json};
 
@@ -441,12 +442,7 @@ mod tests {
         let of_unknown_size = json!({"name": "downloading", "bytesDone": 43, "bytesTotal": 0});
         check(fetching(running.clone(), json!(null)), Some(of_unknown_size), "Downloading", None);
         check(fetching(running.clone(), json!(null)), Some(json!({"name": "verifying"})), "Verifying", None);
-        check(
-            serving(json!({"waiting": {"reason": "PodInitializing"}}), json!(null)),
-            None,
-            "Starting",
-            None,
-        );
+        check(serving(json!({"waiting": {"reason": "PodInitializing"}}), json!(null)), None, "Loading", None);
         check(
             serving(running.clone(), json!(null)),
             Some(json!({"name": "loading", "percent": 80})),
@@ -515,7 +511,7 @@ mod tests {
                 "Starting",
                 Some((expected, "because of this")),
             );
-            check(serving(state, json!(null)), None, "Starting", Some((expected, "because of this")));
+            check(serving(state, json!(null)), None, "Loading", Some((expected, "because of this")));
         }
     }
 

@@ -51,6 +51,7 @@ pub fn pool_status(pool: &InferencePool, observed: &ObservedPool, now: Timestamp
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "samples are written where they are used")]
 mod tests {
     use serde_json::json;
 

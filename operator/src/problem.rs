@@ -31,8 +31,6 @@ pub enum Reason {
     NameConflict,
     /// The API server refused one of our objects.
     Rejected,
-    /// The object cannot be read by this version of the operator.
-    Unreadable,
 
     // Pods cannot be made or placed.
     /// Fewer replicas run than were asked for.

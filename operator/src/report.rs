@@ -82,15 +82,15 @@ impl Reports {
         let wake = Wake { namespace: report.namespace.clone(), model: report.model.clone() };
         let has_moved = {
             let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = latest.get(&report.pod_uid);
-            if before.is_none() && latest.len() >= PODS_MAX {
+            if !latest.contains_key(&report.pod_uid) && latest.len() >= PODS_MAX {
                 latest.retain(|_, received| is_fresh(received, now));
                 if latest.len() >= PODS_MAX {
                     return Intake::Full;
                 }
             }
-            let before = latest.insert(report.pod_uid.clone(), Received { report: report.clone(), at: now });
-            before.is_none_or(|before| has_moved(&before.report, &report))
+            let has_moved = has_moved(latest.get(&report.pod_uid), &report);
+            latest.insert(report.pod_uid.clone(), Received { report, at: now });
+            has_moved
         };
         if has_moved {
             // Nobody listens on a standby, and who listens too slowly looks again by itself.
@@ -106,9 +106,12 @@ impl Reports {
     }
 }
 
-fn has_moved(before: &Report, report: &Report) -> bool {
-    std::mem::discriminant(&before.phase) != std::mem::discriminant(&report.phase)
-        || before.opened.is_some() != report.opened.is_some()
+/// Whether the report says something that nobody has acted on yet.
+fn has_moved(before: Option<&Received>, report: &Report) -> bool {
+    before.is_none_or(|Received { report: before, .. }| {
+        std::mem::discriminant(&before.phase) != std::mem::discriminant(&report.phase)
+            || before.opened.is_some() != report.opened.is_some()
+    })
 }
 
 fn is_fresh(received: &Received, now: Timestamp) -> bool {

@@ -22,8 +22,8 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch pools and models and keep them served.
-    Run(Settings),
-    /// Print the CustomResourceDefinitions as YAML.
+    Run(Box<Settings>),
+    /// Print the custom resource definitions as YAML.
     Crd,
 }
 

@@ -161,7 +161,7 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
     } else {
         situation.keeper.map(|keeper| keeper.name.clone())
     };
-    let facts = situation.opened.map(facts).or_else(|| before.model.clone());
+    let facts = situation.opened.map(|opened| facts(model, opened)).or_else(|| before.model.clone());
     let placement = situation.opened.map(placement).or(before.placement);
     let cold_start = situation.start.map(|last_seconds| ColdStart { last_seconds }).or(before.cold_start);
     let mut status = InferenceModelStatus {
@@ -436,8 +436,8 @@ fn scheduled(situation: &Situation<'_>) -> Verdict {
     if waiting == 0 {
         return Verdict::yes(Reason::PodsScheduled, "all pods have nodes");
     }
-    let unplaced = situation.readings.iter().filter(|reading| !reading.is_scheduled);
-    match unplaced.filter_map(|reading| reading.problem.as_ref()).next() {
+    let mut unplaced = situation.readings.iter().filter(|reading| !reading.is_scheduled);
+    match unplaced.find_map(|reading| reading.problem.as_ref()) {
         Some(problem) => Verdict::no(problem.reason, &problem.message),
         None => Verdict::no(Reason::Scheduling, "pods wait for nodes"),
     }
@@ -464,14 +464,15 @@ fn model_available(model: &InferenceModel, situation: &Situation<'_>) -> Verdict
 
 // === facts and short strings ===
 
-fn facts(opened: &OpenedModel) -> ModelFacts {
+/// A server does not hash what it opens. But it has only been started because the declared digest was found.
+fn facts(model: &InferenceModel, opened: &OpenedModel) -> ModelFacts {
     ModelFacts {
         architecture: one_line(&opened.architecture),
         quantization: one_line(&opened.quantization),
         size_bytes: i64::try_from(opened.size_bytes).unwrap_or(i64::MAX),
         trained_context_length: i64::from(opened.trained_context_length),
         context_length: i64::from(opened.context_length),
-        sha256: opened.sha256.as_deref().map(one_line),
+        sha256: opened.sha256.as_deref().map(one_line).or_else(|| model.spec.source.sha256.clone()),
     }
 }
 

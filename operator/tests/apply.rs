@@ -1,4 +1,5 @@
 //! What goes over the wire to the API server, for the few cases in which the order or the absence of a write matters.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 use crds::model::InferenceModel;
 use http::{Request, Response, StatusCode};

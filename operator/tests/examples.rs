@@ -1,5 +1,6 @@
 //! The manifests in `examples/` say only what the types know, and what they lead to is written down beside this
 //! file. `UPDATE=1` rewrites it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 use std::path::{Path, PathBuf};
 
@@ -88,8 +89,7 @@ fn examples_lead_to_the_objects_written_down() {
         let revision = objects::revision_name(&model, &pool, &installation);
         let deployment = objects::deployment(&model, &pool, &installation, &revision, model.spec.replicas);
         let objects = [json!(objects::service(&model)), json!(deployment)];
-        let yaml: String =
-            objects.iter().map(|object| format!("---\n{}", serde_yaml::to_string(object).unwrap())).collect();
+        let yaml = objects.map(|object| serde_yaml::to_string(&object).unwrap()).join("---\n");
         check(&format!("tests/golden/{example}.yaml"), &yaml);
     }
 }

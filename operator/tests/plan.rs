@@ -1,4 +1,6 @@
 //! Named situations of one model, and what is planned in each: values in, values out.
+#![expect(clippy::needless_pass_by_value, reason = "samples are written where they are used")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 use std::collections::HashMap;
 
@@ -706,6 +708,38 @@ fn a_revision_is_named_by_what_serves_and_nothing_else() {
         json!({"source": {"http": {"url": "http://models.default.svc/other.gguf"}}}),
     ] {
         assert_ne!(revision(&model(other.clone())), base, "{other}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_number_that_only_scales_or_limits_names_another_revision(
+        replicas in 0_i32..=100,
+        is_suspended in proptest::bool::ANY,
+        generation in 1_i64..1_000,
+        replicas_max in 0_i32..10_000,
+        host in "[a-z]{1,20}",
+        label in "[a-z]{1,20}",
+    ) {
+        let mut model = model(json!({"replicas": replicas, "suspend": is_suspended}));
+        model.metadata.generation = Some(generation);
+        model.metadata.labels = Some([(label.clone(), label.clone())].into());
+        model.metadata.annotations = Some([(label.clone(), label)].into());
+        let limited = pool(json!({"limits": {"maxReplicas": replicas_max}, "sourcePolicy": {"allowedHosts": [host]}}));
+        let name = objects::revision_name(&model, &limited, &installation());
+        proptest::prop_assert_eq!(name, revision(&self::model(json!({}))));
+    }
+
+    #[test]
+    fn every_setting_of_the_engine_names_a_revision_of_its_own(
+        a in (64_i32..=1_048_576, 1_i32..=256, 1_i32..=512),
+        b in (64_i32..=1_048_576, 1_i32..=256, 1_i32..=512),
+    ) {
+        let of = |(context, slots, threads): (i32, i32, i32)| {
+            let engine = json!({"contextLength": context, "parallelSlots": slots, "threads": threads});
+            revision(&model(json!({"engine": engine})))
+        };
+        proptest::prop_assert_eq!(a == b, of(a) == of(b));
     }
 }
 
