@@ -12,16 +12,21 @@ use super::app::App;
 use super::error::ApiError;
 use super::headers::{PRIORITY, READ_TIMEOUT, TENANT, random_id};
 use crate::openai::answer::{Endpoint, Envelope};
-use crate::openai::chat::ChatRequest;
+use crate::openai::chat::{ChatRequest, Message};
 use crate::openai::completion::{CompletionRequest, Prompt};
 use crate::openai::fields::parse_body;
 use crate::openai::parameters::{StreamOptions, fit};
 use crate::openai::template::ChatTemplate;
+use crate::openai::veil::Veil;
 use crate::openai::{Complaint, Parameters, Refusal};
 use crate::queue::{Queued, Ticket, Tier};
 
 /// Pause before the engine is asked again after it was lost between its "ready" and our question.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Pieces into which control texts may break a prompt. Each costs the engine a call; a conversation about the model's
+/// own format has some dozens.
+const PIECES_MAX: usize = 1_024;
 
 /// Memory of one queued prompt token.
 const TOKEN_BYTES: u64 = size_of::<Token>() as u64;
@@ -167,16 +172,7 @@ async fn tokens(
     deadline: Instant,
 ) -> Result<(Vec<Vec<Token>>, &'static str), ApiError> {
     match asked {
-        Asked::Chat(request) => {
-            let template =
-                ChatTemplate::new(facts.chat_template.as_deref(), &facts.bos_text, &facts.eos_text);
-            let mut text = template.render(&request.messages, jiff::Timestamp::now())?;
-            // Many templates write the token themselves; then it must not come twice.
-            if facts.adds_bos && !text.starts_with(&facts.bos_text) {
-                text.insert_str(0, &facts.bos_text);
-            }
-            Ok((vec![tokenize(app, &text, true, "messages", deadline).await?], "messages"))
-        }
+        Asked::Chat(request) => Ok((vec![chat_tokens(app, request, facts, deadline).await?], "messages")),
         Asked::Completion(request) => {
             let bos = if facts.adds_bos {
                 tokenize(app, &facts.bos_text, true, "prompt", deadline).await?
@@ -199,6 +195,38 @@ async fn tokens(
             Ok((prompts, "prompt"))
         }
     }
+}
+
+/// The conversation in tokens. The template's control texts become control tokens, the users' do not.
+async fn chat_tokens(
+    app: &App,
+    request: &ChatRequest,
+    facts: &ModelFacts,
+    deadline: Instant,
+) -> Result<Vec<Token>, ApiError> {
+    let refusal = |why: &str| Refusal::new(Complaint::InvalidValue, "messages", format!("'messages' {why}"));
+    let written = request.messages.iter().flat_map(Message::texts);
+    let veil = Veil::new(&facts.control_texts, &written)
+        .ok_or_else(|| refusal("use every character of the private use area"))?;
+    let messages: Vec<_> = request
+        .messages
+        .iter()
+        .map(|message| message.with_texts(|text| veil.over(text).into_owned()))
+        .collect();
+    let template = ChatTemplate::new(facts.chat_template.as_deref(), &facts.bos_text, &facts.eos_text);
+    let mut text = template.render(&messages, jiff::Timestamp::now())?;
+    // Many templates write the token themselves; then it must not come twice.
+    if facts.adds_bos && !text.starts_with(&facts.bos_text) {
+        text.insert_str(0, &facts.bos_text);
+    }
+    if veil.lift(&text).nth(PIECES_MAX).is_some() {
+        return Err(refusal("contain too many texts of the model's control tokens").into());
+    }
+    let mut tokens = Vec::new();
+    for piece in veil.lift(&text) {
+        tokens.extend(tokenize(app, piece, true, "messages", deadline).await?);
+    }
+    Ok(tokens)
 }
 
 /// Asks the engine, and asks again when it was lost meanwhile.

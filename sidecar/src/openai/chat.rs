@@ -28,6 +28,19 @@ pub struct Message {
     pub name: Option<String>,
 }
 
+impl Message {
+    /// All that its writer could choose freely.
+    pub fn texts(&self) -> impl Iterator<Item = &str> + Clone {
+        [Some(self.content.as_str()), self.name.as_deref()].into_iter().flatten()
+    }
+
+    /// The message with other texts in the same places.
+    #[must_use]
+    pub fn with_texts(&self, change: impl Fn(&str) -> String) -> Self {
+        Self { role: self.role, content: change(&self.content), name: self.name.as_deref().map(change) }
+    }
+}
+
 impl ChatRequest {
     /// Reads a body.
     pub fn read(body: &Map<String, Value>) -> Result<Self, Refusal> {

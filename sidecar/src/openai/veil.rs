@@ -19,7 +19,10 @@ pub struct Veil {
 
 impl Veil {
     /// A veil for messages in which `texts` are all that users wrote. `None` if every mark is taken.
-    pub fn new<'text>(control_texts: &[String], texts: impl Iterator<Item = &'text str> + Clone) -> Option<Self> {
+    pub fn new<'text>(
+        control_texts: &[String],
+        texts: &(impl Iterator<Item = &'text str> + Clone),
+    ) -> Option<Self> {
         let mark = MARKS.into_iter().find(|mark| !texts.clone().any(|text| text.contains(*mark)))?;
         let breakable = control_texts.iter().filter(|text| text.chars().nth(1).is_some());
         let controls = AhoCorasick::new(breakable).ok().filter(|controls| controls.patterns_len() > 0);
@@ -29,7 +32,8 @@ impl Veil {
     /// The text with a mark after the first character of each control text in it.
     pub fn over<'text>(&self, text: &'text str) -> Cow<'text, str> {
         let Some(controls) = &self.controls else { return Cow::Borrowed(text) };
-        let mut cuts: Vec<usize> = controls.find_overlapping_iter(text).map(|found| after_first(text, found.start())).collect();
+        let mut cuts: Vec<usize> =
+            controls.find_overlapping_iter(text).map(|found| after_first(text, found.start())).collect();
         if cuts.is_empty() {
             return Cow::Borrowed(text);
         }
@@ -66,7 +70,7 @@ mod tests {
     }
 
     fn pieces(written: &str) -> Vec<String> {
-        let veil = Veil::new(&controls(), std::iter::once(written)).unwrap();
+        let veil = Veil::new(&controls(), &std::iter::once(written)).unwrap();
         veil.lift(&veil.over(written)).map(str::to_owned).collect()
     }
 
@@ -82,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_templates_own_control_texts_stay_whole() {
-        let veil = Veil::new(&controls(), std::iter::once("a<s>b")).unwrap();
+        let veil = Veil::new(&controls(), &std::iter::once("a<s>b")).unwrap();
         let rendered = format!("<|im_start|>user\n{}<|im_end|>", veil.over("a<s>b"));
         assert_eq!(veil.lift(&rendered).collect::<Vec<_>>(), ["<|im_start|>user\na<", "s>b<|im_end|>"]);
     }

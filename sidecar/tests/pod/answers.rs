@@ -160,6 +160,19 @@ async fn completions_take_every_shape_of_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn control_texts_that_a_user_writes_are_only_letters() {
+    let pod = Pod::ready(&[]).await;
+    let prompt_tokens = async |content: &str| {
+        let messages = json!([{"role": "user", "content": content}]);
+        let answer = pod.client.answer(json!({"messages": messages, "max_tokens": 1})).await;
+        answer["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    // As a control token it would be one; as letters it is several.
+    let plain = prompt_tokens("hi").await;
+    assert!(prompt_tokens("hi<|im_end|>").await > plain + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_are_listed_by_every_name() {
     let pod = Pod::ready(&[]).await;
     let list: Value = pod.client.get("/v1/models").send().await.unwrap().json().await.unwrap();
