@@ -157,7 +157,7 @@ pub struct SecretRef {
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EngineSpec {
-    /// Tokens of prompt and answer together, for each slot. Default: what the model was trained with.
+    /// Tokens of prompt and answer together, for each slot. Default: what the model was trained with, at most 8192.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 64, max = 1_048_576))]
     pub context_length: Option<i32>,

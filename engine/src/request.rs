@@ -13,7 +13,7 @@ pub struct EngineConfig {
     pub binary: std::path::PathBuf,
     /// The GGUF file (the first part of a split model).
     pub model: std::path::PathBuf,
-    /// Context length of each slot; 0 means the length that the model was trained with.
+    /// Context length of each slot; 0 means the length that the model was trained with, at most 8,192.
     pub context_length: u32,
     /// How many sequences are decoded side by side.
     pub parallel_slots: u32,

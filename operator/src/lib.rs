@@ -8,6 +8,7 @@ pub mod controller;
 pub mod observe;
 pub mod plan;
 
+pub mod blame;
 pub mod capacity;
 pub mod objects;
 pub mod pod;

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use crate::blame::name_field;
 use crate::capacity::{Claim, allot};
 use crate::objects::{self, Installation, POD_PORT, REVISION_LABEL};
 use crate::pod::{self, Reading, Stage};
@@ -274,7 +275,7 @@ fn roll(
     let is_stable = was_stable || (is_complete && is_proven(observed, target));
     let keeper = keeper(previous_stable, current, &others, is_stable);
 
-    let readings = readings(observed, pool, target);
+    let readings = readings(model, observed, pool, target);
     let situation = Situation {
         target,
         current,
@@ -381,8 +382,20 @@ fn report_of<'observed>(observed: &'observed Observed, pod: &Pod) -> Option<&'ob
     observed.reports.get(pod.metadata.uid.as_deref()?)
 }
 
-fn readings(observed: &Observed, pool: &InferencePool, revision: &str) -> Vec<Reading> {
-    pods_of(observed, revision).iter().map(|pod| pod::read(pod, report_of(observed, pod), pool)).collect()
+fn readings(
+    model: &InferenceModel,
+    observed: &Observed,
+    pool: &InferencePool,
+    revision: &str,
+) -> Vec<Reading> {
+    let pods = pods_of(observed, revision);
+    let readings = pods.iter().map(|pod| pod::read(pod, report_of(observed, pod), pool));
+    readings
+        .map(|reading| Reading {
+            problem: reading.problem.map(|problem| name_field(problem, &model.spec.source)),
+            ..reading
+        })
+        .collect()
 }
 
 fn opened<'observed>(
