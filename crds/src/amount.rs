@@ -38,6 +38,24 @@ impl ByteSize {
     }
 }
 
+impl Amount {
+    /// As a number of whole CPU cores, rounded up: `500m` and `1` are 1, `1500m` and `1.5` are 2. `None` when it is
+    /// written in a unit that counts no cores.
+    pub fn whole_cores(&self) -> Option<u32> {
+        let cores = match self.0.strip_suffix('m') {
+            Some(thousandths) => thousandths.parse::<u32>().ok()?.div_ceil(1_000),
+            None => match self.0.split_once('.') {
+                Some((whole, fraction)) => {
+                    let has_more = fraction.bytes().any(|digit| digit != b'0');
+                    whole.parse::<u32>().ok()?.checked_add(u32::from(has_more))?
+                }
+                None => self.0.parse().ok()?,
+            },
+        };
+        Some(cores.max(1))
+    }
+}
+
 impl JsonSchema for Amount {
     fn schema_name() -> Cow<'static, str> {
         "Amount".into()
@@ -97,6 +115,17 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cores_are_rounded_up_to_whole_ones() {
+        let check = |text: &str, cores| assert_eq!(Amount(text.to_owned()).whole_cores(), cores, "{text}");
+        for (text, cores) in
+            [("100m", 1), ("1", 1), ("1500m", 2), ("1.5", 2), ("2.0", 2), ("16", 16), ("0", 1)]
+        {
+            check(text, Some(cores));
+        }
+        check("1Gi", None);
+    }
 
     fn check(text: &str, expected: Option<u64>) {
         assert_eq!(ByteSize(text.to_owned()).bytes(), expected, "{text}");

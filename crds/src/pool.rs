@@ -90,7 +90,8 @@ pub struct Runtime {
     /// Requests and limits of the serving container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// CPU threads of the engine, unless the model says. Default: as many as the container may use.
+    /// CPU threads of the engine, unless the model says. Default: the CPU limit of `resources`, else its CPU request,
+    /// in whole cores; 1 without either. More threads than free cores make each other wait: ask for the cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 512))]
     pub threads: Option<i32>,

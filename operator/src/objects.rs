@@ -341,7 +341,7 @@ fn serve_arguments(
     let accelerators = pool.spec.accelerator.as_ref().map_or(0, |accelerator| accelerator.count);
     let gpu_layers =
         engine.gpu_layers.unwrap_or(if accelerators > 0 { GpuLayers::All } else { GpuLayers::Count(0) });
-    let threads = engine.threads.or(pool.spec.runtime.as_ref().and_then(|runtime| runtime.threads));
+    let threads = engine.threads.map_or_else(|| pool_threads(pool), |threads| threads.unsigned_abs());
     let timeout = requests.timeout_seconds.or(queue.default_timeout_seconds);
     let queued_bytes = queue.max_queued_bytes.as_ref().and_then(ByteSize::bytes);
 
@@ -356,7 +356,7 @@ fn serve_arguments(
     arguments.add("--gpu-layers", &gpu_layers_flag(gpu_layers));
     arguments.add_some("--flash-attention", engine.flash_attention.map(flash_attention_flag));
     arguments.add_some("--kv-cache-type", engine.kv_cache_type.map(kv_cache_flag));
-    arguments.add_some("--threads", threads);
+    arguments.add("--threads", &threads);
     arguments.add_some("--max-queued-requests", queue.max_queued_requests);
     arguments.add_some("--max-queued-bytes", queued_bytes);
     arguments.add_some("--default-timeout-seconds", timeout);
@@ -441,6 +441,15 @@ fn environment(model: &InferenceModel, revision: &str) -> Vec<EnvVar> {
         own("INFERNO_MODEL", model.name_any()),
         own("INFERNO_REVISION", revision.to_owned()),
     ]
+}
+
+/// As many threads as cores were asked for. All cores of the node would be too many beside other pods: threads of one
+/// step wait for each other, and two on one free core have been measured a hundred times slower than one.
+fn pool_threads(pool: &InferencePool) -> u32 {
+    let Some(runtime) = &pool.spec.runtime else { return 1 };
+    let resources = runtime.resources.clone().unwrap_or_default();
+    let cores = resources.limits.get("cpu").or(resources.requests.get("cpu")).and_then(Amount::whole_cores);
+    runtime.threads.map(i32::unsigned_abs).or(cores).unwrap_or(1)
 }
 
 /// Small requests, so that a first model fits everywhere; no CPU limit, because decoding uses what is free.
