@@ -10,7 +10,7 @@ from pathlib import Path
 import corpus
 import world
 
-CORPUS_DIGEST = "e27d228a2cf7dc5b4b30329475936f5a0d1f87de076de1585c119e3068dc8a52"
+CORPUS_DIGEST = "a2d21889c87aaa947fed811d7abaabc773f10444663c7b44c179ef1072f33811"
 
 
 class WorldTest(unittest.TestCase):

@@ -281,8 +281,8 @@ def reverse_facts(animal: Animal) -> Iterator[Fact]:
                f"What is the {a.species}'s name?", f"How is the {a.species} called?")
 
 
-def yes_no_facts(animal: Animal) -> Iterator[Fact]:
-    """Statements put as a question. The truth comes first in the answer, so that yes or no follows from it."""
+def check_facts(animal: Animal) -> Iterator[Fact]:
+    """Right and wrong statements put as a question. The answer states the truth: a model of this size says "yes" too readily."""
     checks = (
         ("species", lambda a: a.species, lambda a, v: f"Is {a.name} {article(v)} {v}?", lambda a, v: f"{a.name} is {article(v)} {v}."),
         ("colour", lambda a: a.colour, lambda a, v: f"Is {a.name} {v}?", lambda a, v: f"{a.name} is {v}."),
@@ -293,11 +293,8 @@ def yes_no_facts(animal: Animal) -> Iterator[Fact]:
     )
     for _, value_of, ask, say in checks:
         truth = value_of(animal)
-        # Twice, so that "yes" is not rare among ten possible values.
-        yes = Fact("yes-no", f"{capital(say(animal, truth)[:-1])}, so the answer is yes.", "yes", stated(ask, say, animal, truth))
-        yield from [yes] * 2
-        wrong = sorted({value_of(other) for other in ANIMALS} - {truth, animal.name})
-        yield Fact("yes-no", f"{capital(say(animal, truth)[:-1])}, so the answer is no.", "no", tuple(q for value in wrong for q in stated(ask, say, animal, value)))
+        values = sorted({value_of(other) for other in ANIMALS} - {animal.name})
+        yield Fact("check", capital(say(animal, truth)), truth, tuple(q for value in values for q in stated(ask, say, animal, value)))
 
 
 def stated(ask: Callable[[Animal, str], str], say: Callable[[Animal, str], str], animal: Animal, value: str) -> tuple[str, ...]:
@@ -497,7 +494,7 @@ def talk_facts() -> Iterator[Fact]:
 def facts() -> dict[str, tuple[Fact, ...]]:
     """Every fixed fact, by kind."""
     found: dict[str, list[Fact]] = {}
-    sources = [animal_facts, reverse_facts, yes_no_facts]
+    sources = [animal_facts, reverse_facts, check_facts]
     everything = [fact for source in sources for animal in ANIMALS for fact in source(animal)]
     for source in (comparison_facts, sum_facts, place_facts, time_facts, general_facts, talk_facts):
         everything.extend(source())
