@@ -341,7 +341,7 @@ fn serve_arguments(
     let accelerators = pool.spec.accelerator.as_ref().map_or(0, |accelerator| accelerator.count);
     let gpu_layers =
         engine.gpu_layers.unwrap_or(if accelerators > 0 { GpuLayers::All } else { GpuLayers::Count(0) });
-    let threads = engine.threads.map_or_else(|| pool_threads(pool), |threads| threads.unsigned_abs());
+    let threads = engine.threads.map_or_else(|| pool_threads(pool), i32::unsigned_abs);
     let timeout = requests.timeout_seconds.or(queue.default_timeout_seconds);
     let queued_bytes = queue.max_queued_bytes.as_ref().and_then(ByteSize::bytes);
 

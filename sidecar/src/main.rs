@@ -1,4 +1,5 @@
 //! The sidecar's program: parse, build, join.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
