@@ -1,6 +1,11 @@
 {{- define "inferno.labels" -}}
-app.kubernetes.io/part-of: inferno
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "inferno.labelsBesideSelector" . }}
+{{- end }}
+
+{{/* For what also carries a selector's labels, which say the instance. */}}
+{{- define "inferno.labelsBesideSelector" -}}
+app.kubernetes.io/part-of: inferno
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}

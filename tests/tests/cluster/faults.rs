@@ -30,15 +30,9 @@ fn the_operator_may_die_and_comes_back_to_the_same_world() {
         all.extend(arguments);
         command("kubectl", &all).unwrap()
     };
-    operator(&[
-        "delete",
-        "pod",
-        "--selector",
-        "app.kubernetes.io/component=operator",
-        "--grace-period",
-        "0",
-        "--force",
-    ]);
+    let selector = "app.kubernetes.io/name=inferno-operator";
+    let killed = operator(&["delete", "pod", "--selector", selector, "--grace-period", "0", "--force"]);
+    assert!(killed.contains("deleted"), "{killed}");
     let answer = block_on(scene.client().ask(&chat("unattended", "hello"))).unwrap();
     assert_eq!(answer.finish_reason, "stop", "serving does not need the operator");
 
