@@ -28,7 +28,7 @@ fn render(values: &[&str]) -> Vec<Value> {
     let helm = if built.exists() { built } else { "helm".into() };
     let mut command = Command::new(helm);
     command.args(["template", "inferno", "charts/inferno", "--namespace", "inferno-system"]);
-    values.iter().for_each(|value| drop(command.args(["--set", value])));
+    command.args(values.iter().flat_map(|value| ["--set", value]));
     let output = command.current_dir(repository()).output().expect("helm; `make prepare` builds it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -44,10 +44,10 @@ fn words(list: &Value) -> String {
 }
 
 fn rights(objects: &[Value]) -> BTreeSet<String> {
-    let roles =
-        objects.iter().filter(|object| matches!(object["kind"].as_str(), Some("Role" | "ClusterRole")));
-    let rules = roles.flat_map(|role| role["rules"].as_sequence().unwrap());
-    rules
+    objects
+        .iter()
+        .filter(|object| matches!(object["kind"].as_str(), Some("Role" | "ClusterRole")))
+        .flat_map(|role| role["rules"].as_sequence().unwrap())
         .map(|rule| {
             format!("{}/{}: {}", words(&rule["apiGroups"]), words(&rule["resources"]), words(&rule["verbs"]))
         })
