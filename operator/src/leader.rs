@@ -9,6 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
+use tokio::time::{Instant, sleep};
+
+use crate::endpoints::Health;
 
 /// A holder that has not renewed for this long has gone.
 pub const LEASE_SECONDS: i32 = 15;
@@ -82,25 +85,53 @@ pub fn held(before: Option<&LeaseSpec>, me: &str, act: Act, now: Timestamp) -> L
     }
 }
 
+/// Returns when this process holds the lease.
+pub async fn win(election: &mut Election, health: &Health) {
+    while !turn(election, health).await {
+        sleep(RETRY_PERIOD).await;
+    }
+}
+
+/// Returns when this process may have lost the lease.
+pub async fn lead(election: &mut Election, health: &Health) {
+    let mut renewed = Instant::now();
+    while renewed.elapsed() < RENEW_DEADLINE {
+        sleep(RETRY_PERIOD).await;
+        if turn(election, health).await {
+            renewed = Instant::now();
+        }
+    }
+}
+
+async fn turn(election: &mut Election, health: &Health) -> bool {
+    health.turned(Timestamp::now());
+    let turn = tokio::time::timeout(RETRY_PERIOD, election.turn()).await;
+    match turn {
+        Ok(Ok(is_leader)) => {
+            health.saw_api_server();
+            is_leader
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "lease not read or written");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
 /// Takes part in the election.
 pub struct Election {
     api: Api<Lease>,
     name: String,
     me: String,
     sight: Sight,
-    began: tokio::time::Instant,
+    began: Instant,
 }
 
 impl Election {
     /// A candidate called `me` for the Lease `name`.
     pub fn new(api: Api<Lease>, name: impl Into<String>, me: impl Into<String>) -> Self {
-        Self {
-            api,
-            name: name.into(),
-            me: me.into(),
-            sight: Sight::default(),
-            began: tokio::time::Instant::now(),
-        }
+        Self { api, name: name.into(), me: me.into(), sight: Sight::default(), began: Instant::now() }
     }
 
     /// One look and what follows from it; true if this process holds the Lease now.

@@ -10,14 +10,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use operator::controller::{self, Shared, recorder};
 use operator::endpoints::{self, Health};
-use operator::leader::{Election, RENEW_DEADLINE, RETRY_PERIOD};
+use operator::leader::{Election, lead, win};
 use operator::metrics::Metrics;
 use operator::probe::Prober;
 use operator::report::{self, Reports};
 use operator::settings::{Command, CommandLine, Probe, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot};
-use tokio::time::{Instant, sleep};
 
 /// Models that wait to be looked at; more than this many at once are found by the next requeue.
 const WAKES_MAX: usize = 1_024;
@@ -91,38 +90,4 @@ async fn serve(address: SocketAddr, router: Router) -> anyhow::Result<()> {
         tokio::net::TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
-}
-
-/// Returns when this process holds the lease.
-async fn win(election: &mut Election, health: &Health) {
-    while !turn(election, health).await {
-        sleep(RETRY_PERIOD).await;
-    }
-}
-
-/// Returns when this process may have lost the lease.
-async fn lead(election: &mut Election, health: &Health) {
-    let mut renewed = Instant::now();
-    while renewed.elapsed() < RENEW_DEADLINE {
-        sleep(RETRY_PERIOD).await;
-        if turn(election, health).await {
-            renewed = Instant::now();
-        }
-    }
-}
-
-async fn turn(election: &mut Election, health: &Health) -> bool {
-    health.turned(Timestamp::now());
-    let turn = tokio::time::timeout(RETRY_PERIOD, election.turn()).await;
-    match turn {
-        Ok(Ok(is_leader)) => {
-            health.saw_api_server();
-            is_leader
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "lease not read or written");
-            false
-        }
-        Err(_) => false,
-    }
 }
