@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Which of our crates each crate may depend on in what it ships.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
+    ("inferno-judgement", &[]),
     ("inferno-engine", &[]),
     ("inferno-crds", &[]),
     ("inferno-sidecar", &["inferno-engine", "inferno-crds"]),
-    ("inferno-operator", &["inferno-crds"]),
-    ("tests", &["inferno-engine", "inferno-crds", "inferno-sidecar", "inferno-operator"]),
+    ("inferno-operator", &["inferno-crds", "inferno-judgement"]),
+    ("tests", &["inferno-engine", "inferno-crds", "inferno-sidecar", "inferno-operator", "inferno-judgement"]),
 ];
 
 /// Names of all packages below `package` in its normal (shipped) dependency tree.

@@ -1,0 +1,1 @@
+//! How many replicas? Every count is priced against what happened before.

@@ -1,0 +1,1 @@
+//! Is the canary well, and what is its next step?

@@ -1,0 +1,1 @@
+//! The statistics that the judgements stand on.
