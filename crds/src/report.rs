@@ -1,11 +1,21 @@
-//! What a pod tells the operator: where it stands while it starts, why it failed, and its load.
+//! What a pod tells the operator: where it stands while it starts, why it failed, and its load; and what a gateway
+//! tells: who waits for a model, and who was sent where.
 //!
 //! Counters are sums since the process began and never rates, so a lost, late or doubled report only delays.
 
 use serde::{Deserialize, Serialize};
 
+mod rows;
+
 /// Path of the operator's intake, below the address in `--report-url`.
 pub const REPORT_PATH: &str = "/v1/reports";
+
+/// The longest report that the operator takes, in bytes. A busy pod's has some 5 KiB; the largest possible one (256
+/// batch sizes, [`RECENT_MAX`] requests, every number as long as it can be) fits too.
+pub const REPORT_BYTES_MAX: usize = 64 * 1024;
+
+/// Rows in [`Work::recent`] at most: 25 requests per second, several times what one pod of eight slots ends.
+pub const RECENT_MAX: usize = 256;
 
 /// One report of one pod; sent when the phase changes and every two seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +43,63 @@ pub struct Report {
     /// The load, once the server runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
+}
+
+/// Path of the operator's intake for gateways, below the address in `--report-url`.
+pub const GATEWAY_REPORT_PATH: &str = "/v1/gateway-reports";
+
+/// One report of one gateway; sent at once when a first request has to wait, and every two seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayReport {
+    /// The pool's namespace.
+    pub namespace: String,
+    /// Name of the InferencePool.
+    pub pool: String,
+    /// The gateway's pod.
+    pub pod: String,
+    /// The pod's UID; together with `sequence` it tells a restarted gateway, whose sums begin at zero, from a late report.
+    pub pod_uid: String,
+    /// Grows by one with each report of one process.
+    pub sequence: u64,
+    /// Milliseconds since the process began, by its monotonic clock.
+    pub uptime_ms: u64,
+    /// The models of the pool that the gateway knows.
+    pub models: Vec<GatewayModel>,
+}
+
+/// What one gateway knows of one model's traffic. Gauges are of now; everything that ends in `_total` only grows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayModel {
+    /// Name of the InferenceModel.
+    pub model: String,
+    /// Requests that wait for a replica, by tier: vip, high, normal, low.
+    pub held: [u32; 4],
+    /// Bytes of their bodies.
+    pub held_bytes: u64,
+    /// Age of the oldest of them in milliseconds.
+    pub oldest_ms: u64,
+    /// Requests that arrived, held or not.
+    pub arrivals_total: u64,
+    /// Requests that were sent to a revision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arms: Vec<ArmCounts>,
+}
+
+/// Requests of one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArmCounts {
+    /// Name of the revision.
+    pub revision: String,
+    /// Requests that it answered or should have answered; copies whose answers nobody sees are not among them.
+    pub requests_total: u64,
+    /// Those of them that begin a conversation: what the share of a revision is judged by, because a client that
+    /// leaves or comes back counts once.
+    pub new_conversations_total: u64,
+    /// Those of them that failed by the revision's fault: a status from 500, or a stream that broke.
+    pub failures_total: u64,
 }
 
 /// Where a pod stands on its way to serving.
@@ -123,7 +190,8 @@ pub struct Load {
     pub kv_tokens_used: u64,
     /// Context tokens there are.
     pub kv_tokens_total: u64,
-    /// Time to first token, counts per bucket of [`LATENCY_BOUNDS_MS`].
+    /// Time to first token, counts per bucket of [`LATENCY_BOUNDS_MS`]. Hits and misses of an objective need no counters
+    /// of their own: the buckets above any goal, here and in `inter_token_ms_buckets_total`, are its misses.
     pub ttft_ms_buckets_total: Vec<u64>,
     /// Time between tokens, counts per bucket of [`LATENCY_BOUNDS_MS`].
     pub inter_token_ms_buckets_total: Vec<u64>,
@@ -152,10 +220,66 @@ pub struct Work {
     pub uncached_tokens: u64,
     /// Time on their prompts.
     pub prefill_us: u64,
-    /// Requests that had waited in the queue.
+    /// Requests that had waited for a slot.
     pub waited: u64,
     /// Requests that ended with an error.
     pub errors: u64,
+    /// First attempts that gave a first token or failed before it.
+    pub first_attempts: u64,
+    /// First attempts that failed, before or after their first token.
+    pub first_attempt_errors: u64,
+    /// Requests for which the cache should have held the prompt before theirs; see [`RequestWork::is_reuse_eligible`].
+    pub reuse_eligible: u64,
+    /// Those of them for which it did.
+    pub reuse_hits: u64,
+    /// Calls of the engine from requests' first tokens to their last.
+    pub decode_steps: u64,
+    /// Tokens that requests got after their first ones; as many as `decode_steps` if none was ever left out of a call.
+    pub decoded_tokens: u64,
+    /// What of `prefill_us` was in calls in which other requests were decoding, in microseconds.
+    pub overlap_micros: u64,
+    /// The requests that ended within the last 10 s, oldest first, at most [`RECENT_MAX`]. Each is in several reports.
+    /// On the wire one list per field, because as many names as numbers would be most of the report.
+    #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<RequestWork>,
+}
+
+/// One generation that came to its end or failed; a request with several choices has a row for each. Those whose
+/// client left have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one request, as measured")]
+pub struct RequestWork {
+    /// 1, 2, 3… in the order of ends within one process: a receiver drops what it has seen.
+    pub ordinal: u64,
+    /// Tokens of the prompt that no cache held. Of a failed request this and all measures of its work are zero.
+    pub uncached_tokens: u32,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Time on its prompt in microseconds: its part, by tokens, of the calls that held some of it.
+    pub prefill_micros: u64,
+    /// The share of that time during which other requests were decoding in the same calls, in thousandths.
+    pub overlap_permille: u16,
+    /// From its arrival to its first token in microseconds; 0 if it failed before.
+    pub ttft_micros: u64,
+    /// Tokens that it got, the model's end included.
+    pub output_tokens: u32,
+    /// Calls of the engine after the one that gave its first token, up to the one that gave its last. One less than
+    /// `output_tokens` if it was left out of none.
+    pub decode_steps: u32,
+    /// It found a free slot and no prompt before its own.
+    pub is_unqueued: bool,
+    /// It waited for a slot.
+    pub has_waited: bool,
+    /// Its prompt goes on from one that the same engine process has served, and less than 40 % of the cache was written
+    /// since; a slot that went to another prompt counts as written from end to end.
+    pub is_reuse_eligible: bool,
+    /// At least half of that earlier prompt came from the cache.
+    pub is_reuse_hit: bool,
+    /// 1 is the first. Counts the retries of gateways and clients that say so, and the ones that the pod makes itself
+    /// when its engine is lost.
+    pub attempt: u8,
+    /// It ended with an error of ours.
+    pub has_failed: bool,
 }
 
 /// Decode calls of one batch size.

@@ -5,16 +5,18 @@
 use std::{
     collections::VecDeque,
     sync::mpsc::{Receiver, TryRecvError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
     batch::{self, PromptBudget, Share},
+    call::Call,
     llama::{Context, ContextSize, DecodeError, Entry, Model},
-    prefix::Prefixes,
+    prefix::{Place, Prefixes},
     protocol::Output,
     request::{EngineStats, Event, Generation},
-    sequence::Sequence,
+    reuse::Continuations,
+    sequence::{Beginning, Sequence},
 };
 
 /// Sequences that may wait for a slot. The sidecar sends one per slot; a few more are on the way when one ends.
@@ -30,7 +32,7 @@ const STATS_EVERY_US: u64 = 100_000;
 /// What arrives for the loop.
 #[derive(Debug)]
 pub(crate) enum Task {
-    Start { id: u64, generation: Generation },
+    Start { id: u64, generation: Generation, arrived: Instant },
     Cancel { id: u64 },
 }
 
@@ -41,6 +43,21 @@ pub(crate) struct Told {
     pub(crate) stats: Option<EngineStats>,
 }
 
+/// A sequence without a slot.
+struct Waiting {
+    sequence: Sequence,
+    arrival: Arrival,
+}
+
+/// When a sequence came. Times are in microseconds since the loop began.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    /// When it was read from the socket.
+    at_us: u64,
+    /// Calls of the model that had been made when the loop took it.
+    calls: u64,
+}
+
 pub(crate) struct Decoding<'model> {
     model: &'model Model,
     context: Context<'model>,
@@ -48,12 +65,17 @@ pub(crate) struct Decoding<'model> {
     slots: Vec<Option<Sequence>>,
     /// Busy slots in order of arrival.
     order: Vec<usize>,
-    waiting: VecDeque<Sequence>,
+    waiting: VecDeque<Waiting>,
     prefixes: Prefixes,
+    continuations: Continuations,
     budget: PromptBudget,
     stats: EngineStats,
     told_at_us: u64,
     began: Instant,
+    /// Calls of the model so far.
+    calls: u64,
+    /// When the last of them ended that held prompt tokens.
+    prompt_call_ended_us: u64,
     entries: Vec<Entry>,
 }
 
@@ -73,10 +95,13 @@ impl<'model> Decoding<'model> {
             order: Vec::with_capacity(slots),
             waiting: VecDeque::new(),
             prefixes: Prefixes::new(slots, model.can_cut_memory()),
+            continuations: Continuations::new(slots, size.context_length),
             budget: PromptBudget::new(size.batch_tokens, INTER_TOKEN_GOAL_US),
             stats,
             told_at_us: 0,
             began: Instant::now(),
+            calls: 0,
+            prompt_call_ended_us: 0,
             entries: Vec::new(),
         }
     }
@@ -111,8 +136,8 @@ impl<'model> Decoding<'model> {
 
     fn take(&mut self, task: Task, told: &mut Told) {
         match task {
-            Task::Start { id, generation } => {
-                if let Err(why) = self.queue(id, generation) {
+            Task::Start { id, generation, arrived } => {
+                if let Err(why) = self.queue(id, generation, arrived) {
                     told.outputs.push((id, Output::Rejected(why)));
                 }
             }
@@ -120,16 +145,18 @@ impl<'model> Decoding<'model> {
         }
     }
 
-    fn queue(&mut self, id: u64, generation: Generation) -> Result<(), String> {
+    fn queue(&mut self, id: u64, generation: Generation, arrived: Instant) -> Result<(), String> {
         if self.waiting.len() >= WAITING_MAX {
             return Err(format!("{WAITING_MAX} generations wait for a slot already"));
         }
-        self.waiting.push_back(Sequence::new(id, generation, self.size.context_length, self.model)?);
+        let sequence = Sequence::new(id, generation, self.size.context_length, self.model)?;
+        let at_us = micros(arrived.saturating_duration_since(self.began));
+        self.waiting.push_back(Waiting { sequence, arrival: Arrival { at_us, calls: self.calls } });
         Ok(())
     }
 
     fn cancel(&mut self, id: u64) {
-        self.waiting.retain(|sequence| sequence.id() != id);
+        self.waiting.retain(|waiting| waiting.sequence.id() != id);
         let slot =
             self.slots.iter().position(|slot| slot.as_ref().is_some_and(|sequence| sequence.id() == id));
         if let Some(slot) = slot {
@@ -140,20 +167,32 @@ impl<'model> Decoding<'model> {
     fn vacate(&mut self, slot: usize) {
         self.order.retain(|busy| *busy != slot);
         let sequence = self.slots[slot].take().expect("only busy slots are vacated");
+        self.continuations.end(slot, sequence.fed());
         self.prefixes.give_back(slot, sequence.into_memory());
     }
 
     fn place_waiting(&mut self) {
-        while let Some(sequence) = self.waiting.front() {
+        while let Some(Waiting { sequence, .. }) = self.waiting.front() {
             let Some(place) = self.prefixes.take(sequence.prompt(), sequence.cache_key()) else { return };
-            let mut sequence = self.waiting.pop_front().expect("looked at above");
+            let Waiting { mut sequence, arrival } = self.waiting.pop_front().expect("looked at above");
             let is_kept = self.context.forget(place.slot, place.reused);
             let reused = if is_kept { place.reused } else { 0 };
-            sequence.begin_after(reused);
+            let place = Place { reused, ..place };
+            sequence.begin(Beginning {
+                reused,
+                is_unqueued: self.meets_nothing(arrival),
+                reuse: self.continuations.begin(place, sequence.prompt(), sequence.cache_key()),
+            });
             self.stats.cached_tokens_total += reused as u64;
             self.slots[place.slot] = Some(sequence);
             self.order.push(place.slot);
         }
+    }
+
+    /// Whether a sequence that is placed now neither waited for a slot nor finds a prompt before its own.
+    fn meets_nothing(&self, arrival: Arrival) -> bool {
+        let has_prompt_ahead = self.order.iter().any(|slot| sequence(&self.slots, *slot).is_in_prompt());
+        !has_prompt_ahead && came_freely(arrival, self.calls, self.prompt_call_ended_us)
     }
 
     fn step(&mut self, told: &mut Told) -> Result<(), DecodeError> {
@@ -166,9 +205,10 @@ impl<'model> Decoding<'model> {
         self.fill_entries(&shares);
         let began = Instant::now();
         self.context.decode(&self.entries)?;
-        let step_us = micros(began);
-        self.count(&shares, step_us);
-        self.choose(&shares, step_us, told);
+        self.calls += 1;
+        let call = Call::of(self.calls, &shares, micros(began.elapsed()));
+        self.count(&shares, &call);
+        self.choose(&shares, &call, told);
         Ok(())
     }
 
@@ -188,31 +228,26 @@ impl<'model> Decoding<'model> {
         }
     }
 
-    fn count(&mut self, shares: &[Share], step_us: u64) {
-        let prompt_tokens: u32 =
-            shares.iter().filter(|share| share.is_prompt).map(|share| share.tokens).sum();
-        let decodes = shares.iter().filter(|share| !share.is_prompt).count();
-        self.stats.prompt_tokens_total += u64::from(prompt_tokens);
-        if prompt_tokens > 0 {
-            self.stats.prefill_us_total += step_us;
-            if decodes > 0 {
-                self.budget.observe(prompt_tokens, step_us);
-            }
-            return;
+    fn count(&mut self, shares: &[Share], call: &Call) {
+        let decodes = shares.iter().filter(|share| !share.is_prompt);
+        let kv_tokens: usize = decodes.map(|share| sequence(&self.slots, share.slot).fed() + 1).sum();
+        call.count(kv_tokens as u64, &mut self.stats);
+        if call.prompt_tokens > 0 {
+            self.prompt_call_ended_us = micros(self.began.elapsed());
         }
-        let kv_tokens: usize = shares.iter().map(|share| sequence(&self.slots, share.slot).fed() + 1).sum();
-        let cell = &mut self.stats.decode_by_batch[decodes - 1];
-        *cell = (cell.0 + 1, cell.1 + step_us, cell.2 + kv_tokens as u64);
+        if call.is_mixed() {
+            self.budget.observe(call.prompt_tokens, call.us);
+        }
     }
 
-    fn choose(&mut self, shares: &[Share], step_us: u64, told: &mut Told) {
+    fn choose(&mut self, shares: &[Share], call: &Call, told: &mut Told) {
         let mut end = 0;
         for share in shares {
             end += share.tokens as usize;
-            let now_us = micros(self.began);
+            let now_us = micros(self.began.elapsed());
             let sequence = self.slots[share.slot].as_mut().expect("planned slots are busy");
             let completes = sequence.completes(share.tokens as usize);
-            sequence.advance(share.tokens as usize, step_us);
+            sequence.advance(share.tokens as usize, call);
             if !completes {
                 continue;
             }
@@ -236,7 +271,7 @@ impl<'model> Decoding<'model> {
     }
 
     fn stats_if_due(&mut self, told: &Told) -> Option<EngineStats> {
-        let now_us = micros(self.began);
+        let now_us = micros(self.began.elapsed());
         let is_end =
             |output: &Output| matches!(output, Output::Event(Event::Finished { .. }) | Output::Rejected(_));
         let something_ended = told.outputs.iter().any(|(_, output)| is_end(output));
@@ -255,6 +290,25 @@ fn sequence(slots: &[Option<Sequence>], slot: usize) -> &Sequence {
     slots[slot].as_ref().expect("slots in order are busy")
 }
 
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+/// Whether a sequence that is placed after so many `calls` was placed as soon as it came. One that came during a call
+/// with prompt tokens had that prompt before it, though it is over by now.
+fn came_freely(arrival: Arrival, calls: u64, prompt_call_ended_us: u64) -> bool {
+    arrival.calls == calls && arrival.at_us >= prompt_call_ended_us
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waited_for_a_slot_or_behind_a_prompt_did_not_come_freely() {
+        let arrival = Arrival { at_us: 500, calls: 7 };
+        assert!(came_freely(arrival, 7, 0) && came_freely(arrival, 7, 500));
+        assert!(!came_freely(arrival, 8, 0), "a call was made before there was a slot");
+        assert!(!came_freely(arrival, 7, 501), "a prompt was being fed when it came");
+    }
 }

@@ -3,8 +3,8 @@
 //! It knows tokens, sequences and sampling. It must not know HTTP, priorities, tenants' names or Kubernetes.
 //! Read in this order: `request` (what is asked and answered), `client` (the handle), `supervisor` (spawns the
 //! child, talks to it, replaces it), `protocol` (frames), `gguf` (pre-flight reader of model files); then the
-//! worker's pure parts `sequence`, `batch`, `prefix`, `sample`, `stop`, `memory`, and, with feature `worker`,
-//! `worker` (the child process), `decoding` (its loop) and `llama` (the only file that touches llama.cpp).
+//! worker's pure parts `sequence`, `batch`, `call`, `prefix`, `reuse`, `sample`, `stop`, `memory`, and, with feature
+//! `worker`, `worker` (the child process), `decoding` (its loop) and `llama` (the only file that touches llama.cpp).
 
 pub mod request;
 
@@ -15,8 +15,10 @@ mod supervisor;
 pub mod gguf;
 
 pub mod batch;
+pub mod call;
 pub mod memory;
 pub mod prefix;
+pub mod reuse;
 pub mod sample;
 pub mod sequence;
 pub mod stop;
@@ -34,5 +36,5 @@ pub mod worker;
 pub use client::{Engine, EngineError, EngineState, Running};
 pub use request::{
     EngineConfig, EngineStats, Event, FinishReason, FlashAttention, Generation, KvCacheType, LoadFailure,
-    LoadFailureKind, ModelFacts, Sampling, Token, TokenOutput, Usage,
+    LoadFailureKind, ModelFacts, Reuse, Sampling, Token, TokenOutput, Usage,
 };

@@ -151,10 +151,34 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Generated tokens.
     pub completion_tokens: u32,
-    /// Time on the prompt, in microseconds.
+    /// Time on the prompt, in microseconds: of each call that fed some of it, the part that its tokens had among the
+    /// prompt tokens in that call.
     pub prefill_us: u64,
+    /// What of `prefill_us` was in calls in which other sequences were decoding.
+    pub overlap_us: u64,
     /// Time from the first to the last generated token, in microseconds.
     pub decode_us: u64,
+    /// Tokens chosen after the first one. The model's end counts, which `completion_tokens` leaves out.
+    pub decoded_tokens: u32,
+    /// Calls of the model after the one that gave the first token, up to the one that gave the last. More than
+    /// `decoded_tokens` if the sequence was left out of some.
+    pub decode_steps: u32,
+    /// Whether there was a slot for it when it came, and no other prompt before its own.
+    pub is_unqueued: bool,
+    /// What became of an earlier prompt's memory.
+    pub reuse: Reuse,
+}
+
+/// Whether a prompt goes on from one that the same worker served a short while ago, and whether the cache had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Reuse {
+    /// It does not, or so much has been written since that the memory may well be gone.
+    #[default]
+    NotDue,
+    /// Less than half of the earlier prompt came from the cache.
+    Missed,
+    /// At least half of it did.
+    Hit,
 }
 
 /// Facts of the loaded model.

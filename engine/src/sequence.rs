@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use crate::{
     batch::Need,
-    request::{Event, FinishReason, Generation, Token, TokenOutput, Usage},
+    call::Call,
+    request::{Event, FinishReason, Generation, Reuse, Token, TokenOutput, Usage},
     sample::{Choice, Sampler},
     stop::TextStream,
 };
@@ -18,6 +19,24 @@ pub trait Vocabulary {
     fn bytes(&self, token: Token) -> Vec<u8>;
     /// Whether the model says with this token that it has finished.
     fn is_end(&self, token: Token) -> bool;
+}
+
+/// What a sequence met when it was placed into a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beginning {
+    /// So many tokens of the prompt are in memory already.
+    pub reused: usize,
+    /// As in `Usage`.
+    pub is_unqueued: bool,
+    /// As in `Usage`.
+    pub reuse: Reuse,
+}
+
+/// When a token was chosen: the time, and after how many calls of the model.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moment {
+    us: u64,
+    call: u64,
 }
 
 /// A generation under way.
@@ -35,10 +54,14 @@ pub struct Sequence {
     pushed_bytes: u64,
     /// Generated tokens whose bytes are held back, each with where its bytes end in the text.
     held: VecDeque<(u64, TokenOutput)>,
-    cached_tokens: u32,
+    beginning: Beginning,
     prefill_us: u64,
-    first_token_us: Option<u64>,
-    last_token_us: u64,
+    overlap_us: u64,
+    /// The call that fed it last.
+    last_call: u64,
+    first_token: Option<Moment>,
+    last_token: Moment,
+    chosen_tokens: u32,
 }
 
 impl Sequence {
@@ -73,10 +96,13 @@ impl Sequence {
             text: TextStream::new(&generation.stop),
             pushed_bytes: 0,
             held: VecDeque::new(),
-            cached_tokens: 0,
+            beginning: Beginning::default(),
             prefill_us: 0,
-            first_token_us: None,
-            last_token_us: 0,
+            overlap_us: 0,
+            last_call: 0,
+            first_token: None,
+            last_token: Moment::default(),
+            chosen_tokens: 0,
             generation,
         })
     }
@@ -96,10 +122,15 @@ impl Sequence {
         self.generation.cache_key
     }
 
-    /// So many tokens of the prompt are in memory already.
-    pub fn begin_after(&mut self, reused: usize) {
-        self.fed = reused;
-        self.cached_tokens = u32::try_from(reused).unwrap_or(u32::MAX);
+    /// It has a slot.
+    pub fn begin(&mut self, beginning: Beginning) {
+        self.fed = beginning.reused;
+        self.beginning = beginning;
+    }
+
+    /// Whether it has prompt tokens left to feed.
+    pub fn is_in_prompt(&self) -> bool {
+        self.fed < self.generation.prompt.len()
     }
 
     /// What it has to feed in the next step.
@@ -118,12 +149,15 @@ impl Sequence {
         self.fed + count == self.tokens.len()
     }
 
-    /// `count` tokens were fed by a step of `step_us`.
-    pub fn advance(&mut self, count: usize, step_us: u64) {
+    /// `count` of its tokens were fed by this call.
+    pub fn advance(&mut self, count: usize, call: &Call) {
         if self.is_in_prompt() {
-            self.prefill_us += step_us;
+            let us = call.prompt_us(u32::try_from(count).unwrap_or(u32::MAX));
+            self.prefill_us += us;
+            self.overlap_us += if call.is_mixed() { us } else { 0 };
         }
         self.fed += count;
+        self.last_call = call.number;
     }
 
     /// Tokens in the model's memory.
@@ -150,11 +184,13 @@ impl Sequence {
             .choose(logits, self.generation.logprobs)
             .ok_or_else(|| "the model's scores are not finite numbers".to_owned())?;
         let mut events = Vec::with_capacity(3);
-        if self.first_token_us.is_none() {
-            self.first_token_us = Some(now_us);
-            events.push(Event::Started { cached_tokens: self.cached_tokens, prefill_us: self.prefill_us });
+        self.last_token = Moment { us: now_us, call: self.last_call };
+        self.chosen_tokens += 1;
+        if self.first_token.is_none() {
+            self.first_token = Some(self.last_token);
+            let cached_tokens = self.cached_tokens();
+            events.push(Event::Started { cached_tokens, prefill_us: self.prefill_us });
         }
-        self.last_token_us = now_us;
         if vocabulary.is_end(choice.token) && !self.generation.ignore_end {
             self.finish(FinishReason::Stop, String::new(), &mut events);
             return Ok(events);
@@ -170,8 +206,8 @@ impl Sequence {
         Ok(events)
     }
 
-    fn is_in_prompt(&self) -> bool {
-        self.fed < self.generation.prompt.len()
+    fn cached_tokens(&self) -> u32 {
+        u32::try_from(self.beginning.reused).unwrap_or(u32::MAX)
     }
 
     fn generated(&self) -> u32 {
@@ -208,15 +244,23 @@ impl Sequence {
             text.push_str(&self.text.finish());
         }
         self.say(text, events);
-        let first = self.first_token_us.unwrap_or(self.last_token_us);
-        let usage = Usage {
+        events.push(Event::Finished { reason, usage: self.usage() });
+    }
+
+    fn usage(&self) -> Usage {
+        let (first, last) = (self.first_token.unwrap_or(self.last_token), self.last_token);
+        Usage {
             prompt_tokens: u32::try_from(self.generation.prompt.len()).unwrap_or(u32::MAX),
-            cached_tokens: self.cached_tokens,
+            cached_tokens: self.cached_tokens(),
             completion_tokens: self.generated(),
             prefill_us: self.prefill_us,
-            decode_us: self.last_token_us - first,
-        };
-        events.push(Event::Finished { reason, usage });
+            overlap_us: self.overlap_us,
+            decode_us: last.us - first.us,
+            decoded_tokens: self.chosen_tokens.saturating_sub(1),
+            decode_steps: u32::try_from(last.call - first.call).unwrap_or(u32::MAX),
+            is_unqueued: self.beginning.is_unqueued,
+            reuse: self.beginning.reuse,
+        }
     }
 }
 
@@ -270,6 +314,11 @@ mod tests {
         }
     }
 
+    /// A call of 5 µs that holds so many prompt tokens and decodes.
+    fn call(number: u64, prompt_tokens: u32, decodes: u32) -> Call {
+        Call { number, prompt_tokens, decodes, us: 5 }
+    }
+
     /// Lets a model say `says`, one letter per step, `.` for the end; returns the text, the tokens behind it and
     /// how it ended.
     fn check(
@@ -283,7 +332,7 @@ mod tests {
         for (step, letter) in (0..).zip(says.chars()) {
             let Need { tokens: count, .. } = sequence.need(0);
             assert!(sequence.completes(count as usize));
-            sequence.advance(count as usize, 5);
+            sequence.advance(count as usize, &call(step, count, 0));
             let token = if letter == '.' { END } else { Token::from(letter as u8 - b'a') };
             let logits: Vec<f32> = (0..27).map(|index| if index == token { 1.0 } else { 0.0 }).collect();
             for event in sequence.choose(&logits, &Alphabet, step * 10).unwrap() {
@@ -304,9 +353,42 @@ mod tests {
     fn the_models_own_end_is_not_part_of_the_text() {
         let (text, tokens, reason, usage) = check(generation(3, 10, &[]), 100, "abc.");
         assert_eq!((text.as_str(), tokens, reason), ("abc", vec![0, 1, 2], FinishReason::Stop));
-        let expected =
-            Usage { prompt_tokens: 3, cached_tokens: 0, completion_tokens: 3, prefill_us: 5, decode_us: 30 };
+        let expected = Usage {
+            prompt_tokens: 3,
+            completion_tokens: 3,
+            prefill_us: 5,
+            decode_us: 30,
+            decoded_tokens: 3,
+            decode_steps: 3,
+            ..Usage::default()
+        };
         assert_eq!(usage, expected);
+    }
+
+    #[test]
+    fn its_share_of_shared_calls_and_the_calls_it_was_left_out_of_are_told() {
+        let mut sequence = Sequence::new(1, generation(10, 2, &[]), 100, &Alphabet).unwrap();
+        let beginning = Beginning { reused: 4, is_unqueued: true, reuse: Reuse::Hit };
+        sequence.begin(beginning);
+        sequence.advance(1, &call(1, 1, 0));
+        sequence.advance(5, &call(2, 5, 3));
+        sequence.choose(&[1.0; 27], &Alphabet, 100).unwrap();
+        // Calls 3 to 5 were made without it.
+        sequence.advance(1, &call(6, 0, 1));
+        let events = sequence.choose(&[1.0; 27], &Alphabet, 180).unwrap();
+        let expected = Usage {
+            prompt_tokens: 10,
+            cached_tokens: 4,
+            completion_tokens: 2,
+            prefill_us: 10,
+            overlap_us: 5,
+            decode_us: 80,
+            decoded_tokens: 1,
+            decode_steps: 4,
+            is_unqueued: true,
+            reuse: Reuse::Hit,
+        };
+        assert_eq!(events.last(), Some(&Event::Finished { reason: FinishReason::Length, usage: expected }));
     }
 
     #[test]
@@ -350,10 +432,10 @@ mod tests {
     #[test]
     fn a_prompt_can_be_fed_in_parts_after_what_was_cached() {
         let mut sequence = Sequence::new(1, generation(10, 1, &[]), 100, &Alphabet).unwrap();
-        sequence.begin_after(4);
+        sequence.begin(Beginning { reused: 4, ..Beginning::default() });
         assert_eq!(sequence.need(2), Need { slot: 2, tokens: 6, is_prompt: true });
         assert!(!sequence.completes(5));
-        sequence.advance(5, 1);
+        sequence.advance(5, &call(1, 5, 0));
         assert_eq!(sequence.next_tokens(1), (9, &[0][..]));
         assert!(sequence.completes(1));
         assert_eq!(sequence.into_memory().len(), 9);

@@ -12,7 +12,7 @@ use std::{
         mpsc::{self, Receiver, SyncSender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -290,7 +290,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
 fn read_socket(mut socket: UnixStream, tasks: &SyncSender<Task>, texts: &SyncSender<ToWorker>, sink: &Sink) {
     loop {
         let is_taken = match protocol::read_frame(&mut socket) {
-            Ok(ToWorker::Start { id, generation }) => tasks.send(Task::Start { id, generation }).is_ok(),
+            Ok(ToWorker::Start { id, generation }) => {
+                tasks.send(Task::Start { id, generation, arrived: Instant::now() }).is_ok()
+            }
             Ok(ToWorker::Cancel { id }) => tasks.send(Task::Cancel { id }).is_ok(),
             // The reader must stay free for cancels, so it does not wait for the tokenizer.
             Ok(text) => hand_over(text, texts, sink),

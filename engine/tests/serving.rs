@@ -11,7 +11,7 @@ use std::{
 
 use engine::{
     Engine, EngineConfig, EngineError, EngineState, Event, FinishReason, FlashAttention, Generation,
-    KvCacheType, LoadFailureKind, Running, Sampling, Token, TokenOutput, Usage, protocol,
+    KvCacheType, LoadFailureKind, Reuse, Running, Sampling, Token, TokenOutput, Usage, protocol,
 };
 use tokio::time::timeout;
 
@@ -189,6 +189,8 @@ async fn greedy_decoding_repeats_itself_and_keeps_to_its_length() {
     let first = say(&engine, generation(&prompt, 24)).await;
     assert_eq!((first.reason(), first.outputs.len()), (FinishReason::Length, 24));
     assert_eq!((first.usage().completion_tokens, first.usage().cached_tokens), (24, 0));
+    assert_eq!((first.usage().decoded_tokens, first.usage().decode_steps), (23, 23));
+    assert!(first.usage().is_unqueued && first.usage().overlap_us == 0, "it was alone");
     let again = say(&engine, generation(&prompt, 24)).await;
     assert!(again.usage().cached_tokens > 0, "the second time the prompt is remembered");
     let stranger = say(&engine, Generation { cache_key: 2, ..generation(&prompt, 24) }).await;
@@ -270,6 +272,47 @@ async fn a_stop_string_ends_the_text_before_it() {
     let stopped = say(&engine, Generation { stop: vec![stop.clone()], ..generation(&prompt, 60) }).await;
     assert_eq!(stopped.reason(), FinishReason::Stop);
     assert_eq!(stopped.text, free.text[..free.text.find(&stop).unwrap()]);
+}
+
+#[tokio::test]
+async fn a_prompt_beside_a_stream_overlaps_with_it_and_is_no_decode_call() {
+    let engine = started(EngineConfig { context_length: 8192, ..config() }).await;
+    let prompt = tokens(&engine, "Once there was").await;
+    let stream = decoding(&engine, generation(&prompt, 8000)).await;
+    let beside = Generation { cache_key: 2, ..generation(&prompt, 1) };
+    let usage = say(&engine, beside).await.usage();
+    assert!(usage.prefill_us > 0 && usage.overlap_us == usage.prefill_us, "{usage:?}");
+    assert!(usage.is_unqueued, "there was a slot, and the stream had its prompt behind it");
+    // Whatever was fed in it, a call with the second prompt is not among those of two sequences.
+    assert_eq!(engine.stats().decode_by_batch[1], (0, 0, 0));
+    drop(stream);
+}
+
+/// The conversation goes on: what was asked, what was said, and something new.
+fn next_turn(prompt: &[Token], said: &Said) -> Vec<Token> {
+    [prompt, &said.tokens(), prompt].concat()
+}
+
+#[tokio::test]
+async fn the_next_turn_finds_its_memory_unless_the_worker_was_replaced() {
+    let engine = started(config()).await;
+    let first = tokens(&engine, "Who lives in the house on the hill?").await;
+    let said = say(&engine, generation(&first, 8)).await;
+    assert_eq!(said.usage().reuse, Reuse::NotDue);
+    let second = next_turn(&first, &said);
+    let said = say(&engine, generation(&second, 8)).await;
+    assert_eq!(said.usage().reuse, Reuse::Hit, "{:?}", said.usage());
+    assert!(said.usage().cached_tokens as usize >= first.len());
+    let third = next_turn(&second, &said);
+    let stranger = say(&engine, Generation { cache_key: 2, ..generation(&third, 8) }).await;
+    assert_eq!(stranger.usage().reuse, Reuse::NotDue, "another tenant's turn");
+    kill(&engine);
+    until(&engine, |state| !matches!(state, EngineState::Ready(_))).await;
+    until(&engine, |state| matches!(state, EngineState::Ready(_))).await;
+    let said = say(&engine, generation(&third, 8)).await;
+    assert_eq!((said.usage().reuse, said.usage().cached_tokens), (Reuse::NotDue, 0));
+    let said = say(&engine, generation(&next_turn(&third, &said), 8)).await;
+    assert_eq!(said.usage().reuse, Reuse::Hit, "the new worker remembers what it served itself");
 }
 
 #[tokio::test]

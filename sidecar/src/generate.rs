@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
 use crate::queue::{Admission, Expired, Id, Queue, Queued, Tier};
+use crate::work::Course;
 
 /// Steps that may wait for the client's socket before the generation does; the engine's own stream buffer comes after.
 const STEPS_BUFFERED: usize = 64;
@@ -23,6 +24,16 @@ pub struct Source {
     pub queue: Queue,
     /// Where times are counted.
     pub metrics: Metrics,
+}
+
+/// A choice that is to be generated.
+pub struct Wanted {
+    /// What.
+    pub generation: Generation,
+    /// Its place in the queue.
+    pub queued: Queued,
+    /// 1 is the client's first attempt.
+    pub attempt: u8,
 }
 
 /// One thing that happened to a choice.
@@ -88,19 +99,16 @@ pub struct Answering {
 }
 
 /// Starts all choices of a request.
-pub fn begin(
-    source: &Source,
-    choices: Vec<(Generation, Queued)>,
-    arrived: Instant,
-    restart: Restart,
-) -> Answering {
+pub fn begin(source: &Source, choices: Vec<Wanted>, arrived: Instant, restart: Restart) -> Answering {
     let (sender, steps) = mpsc::channel(STEPS_BUFFERED);
-    let first = choices.first().map(|(_, queued)| queued.id());
+    let first = choices.first().map(|wanted| wanted.queued.id());
+    // They were queued a moment ago, all at once.
+    let queued_at = Instant::now();
     let mut tasks = JoinSet::new();
-    for (index, (generation, queued)) in choices.into_iter().enumerate() {
+    for (index, Wanted { generation, queued, attempt }) in choices.into_iter().enumerate() {
         let steps = Steps { index, sender: sender.clone() };
         let choice = Choice { source: source.clone(), generation, arrived, restart, steps };
-        tasks.spawn(choice.run(queued));
+        tasks.spawn(choice.run(queued, queued_at, attempt));
     }
     Answering { steps, queue: source.queue.clone(), first, _choices: tasks }
 }
@@ -148,13 +156,14 @@ enum End {
 // === impl Choice ===
 
 impl Choice {
-    async fn run(self, mut queued: Queued) {
+    async fn run(self, mut queued: Queued, mut queued_at: Instant, mut attempt: u8) {
         let mut has_restarted = false;
         let last = loop {
             let admission = match queued.admitted().await {
                 Ok(admission) => admission,
                 Err(expired) => break Err(Interrupted::Expired(expired)),
             };
+            let slot_wait = queued_at.elapsed();
             let running = match self.source.engine.generate(self.generation.clone()).await {
                 Ok(running) => running,
                 // It went away after this request was chosen: no attempt was made, so none is counted.
@@ -166,7 +175,15 @@ impl Choice {
                 Err(error) => break Err(interruption(error)),
             };
             self.steps.say(Ok(Step::Admitted { tier: admission.tier, waited: admission.waited })).await;
-            let mut service = Service::new(&self.source, admission);
+            let course = Course {
+                attempt,
+                has_restarted,
+                prompt_tokens: u32::try_from(self.generation.prompt.len()).unwrap_or(u32::MAX),
+                slot_wait,
+                first_token: None,
+                output_tokens: 0,
+            };
+            let mut service = Service::new(&self.source, admission, course);
             match self.listen(running, &mut service).await {
                 End::Over(last) => break last,
                 End::Lost { was_silent } => {
@@ -175,12 +192,14 @@ impl Choice {
                         break Err(Interrupted::EngineLost);
                     }
                     has_restarted = true;
+                    attempt = attempt.saturating_add(1);
                     self.source.metrics.requeued.inc();
                     self.steps.say(Ok(Step::Restarted)).await;
                     let Some(admission) = service.admission.take() else {
                         break Err(Interrupted::EngineLost);
                     };
                     queued = self.source.queue.resubmit(admission);
+                    queued_at = Instant::now();
                 }
             }
         };
@@ -193,11 +212,14 @@ impl Choice {
             match running.next().await {
                 Some(Ok(Event::Started { cached_tokens, .. })) => {
                     service.cached_tokens = cached_tokens.into();
+                    service.course.first_token = Some(self.arrived.elapsed());
+                    self.source.metrics.work.has_begun(service.course.attempt);
                 }
                 Some(Ok(Event::Delta { text, tokens })) => {
                     let now = Instant::now();
                     self.measure(last_text_at.replace(now), now, tokens.len());
-                    service.output_tokens += tokens.len() as u64;
+                    let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+                    service.course.output_tokens = service.course.output_tokens.saturating_add(count);
                     self.steps.say(Ok(Step::Text { text, tokens })).await;
                 }
                 Some(Ok(Event::Finished { reason: FinishReason::Cancelled, .. })) => {
@@ -206,17 +228,22 @@ impl Choice {
                     )));
                 }
                 Some(Ok(Event::Finished { reason, usage })) => {
-                    service.output_tokens = usage.completion_tokens.into();
+                    service.course.output_tokens = usage.completion_tokens;
                     service.cached_tokens = usage.cached_tokens.into();
-                    let waited =
-                        service.admission.as_ref().map_or(Duration::ZERO, |admission| admission.waited);
-                    self.source.metrics.count_work(&usage, waited);
+                    self.source.metrics.work.has_finished(&service.course, &usage, Instant::now());
                     return End::Over(Ok(Step::Finished { reason, usage }));
                 }
                 Some(Err(EngineError::Lost | EngineError::NotReady)) | None => {
+                    self.source.metrics.work.has_failed(&service.course, Instant::now());
                     return End::Lost { was_silent: last_text_at.is_none() };
                 }
-                Some(Err(error)) => return End::Over(Err(interruption(error))),
+                Some(Err(error)) => {
+                    // The request itself was checked before it was queued, so a refusal is the engine's failure too.
+                    if matches!(error, EngineError::Rejected(_)) {
+                        self.source.metrics.work.has_failed(&service.course, Instant::now());
+                    }
+                    return End::Over(Err(interruption(error)));
+                }
             }
         }
     }
@@ -244,21 +271,22 @@ fn interruption(error: EngineError) -> Interrupted {
 struct Service<'a> {
     source: &'a Source,
     admission: Option<Admission>,
-    output_tokens: u64,
+    course: Course,
     cached_tokens: u64,
 }
 
 impl<'a> Service<'a> {
-    fn new(source: &'a Source, admission: Admission) -> Self {
+    fn new(source: &'a Source, admission: Admission, course: Course) -> Self {
         source.metrics.queue_wait.observe(admission.waited.as_secs_f64());
-        Self { source, admission: Some(admission), output_tokens: 0, cached_tokens: 0 }
+        Self { source, admission: Some(admission), course, cached_tokens: 0 }
     }
 }
 
 impl Drop for Service<'_> {
     fn drop(&mut self) {
         if let Some(admission) = &self.admission {
-            self.source.queue.settle(admission, self.output_tokens, self.cached_tokens);
+            let output_tokens = self.course.output_tokens.into();
+            self.source.queue.settle(admission, output_tokens, self.cached_tokens);
         }
     }
 }

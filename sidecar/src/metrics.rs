@@ -2,10 +2,9 @@
 //! One struct, built in `serve`. Reading it never waits for the engine.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crds::report::LATENCY_BOUNDS_MS;
-use engine::{EngineStats, Usage};
+use engine::EngineStats;
 use prometheus::core::Metric;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -13,6 +12,7 @@ use prometheus::{
 };
 
 use crate::queue::{Snapshot, tier::TIERS};
+use crate::work::Ledger;
 
 /// How a request ended, for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,24 +64,10 @@ pub struct Metrics {
     pub inter_token: Histogram,
     /// Seconds in the queue.
     pub queue_wait: Histogram,
-    /// Sums over finished choices.
-    pub work: Arc<WorkCounters>,
+    /// What choices cost.
+    pub work: Arc<Ledger>,
     engine: EngineFamilies,
     queue: QueueFamilies,
-}
-
-/// Sums over finished choices, for the load report.
-pub struct WorkCounters {
-    /// Finished.
-    pub requests: IntCounter,
-    /// Their prompt tokens.
-    pub prompt_tokens: IntCounter,
-    /// Of these, the ones that no cache held.
-    pub uncached_tokens: IntCounter,
-    /// Microseconds on their prompts.
-    pub prefill_us: IntCounter,
-    /// Those that had waited.
-    pub waited: IntCounter,
 }
 
 #[derive(Clone)]
@@ -108,29 +94,11 @@ struct QueueFamilies {
     vllm_waiting: IntGauge,
 }
 
-/// A choice that waited less than this went straight through: the dispatcher's own time.
-const WAITED_MIN: Duration = Duration::from_millis(5);
-
 impl Metrics {
     /// All families, for a model by this name.
     pub fn new(model_name: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Families { registry: &registry, model_name };
-        let work = WorkCounters {
-            requests: new.counter("inferno_choices_finished_total", "Choices that came to their end.")?,
-            prompt_tokens: new
-                .counter("inferno_choices_prompt_tokens_total", "Prompt tokens of finished choices.")?,
-            uncached_tokens: new.counter(
-                "inferno_choices_uncached_tokens_total",
-                "Prompt tokens of finished choices that no cache held.",
-            )?,
-            prefill_us: new.counter(
-                "inferno_choices_prefill_microseconds_total",
-                "Time on the prompts of finished choices.",
-            )?,
-            waited: new
-                .counter("inferno_choices_waited_total", "Finished choices that had waited in the queue.")?,
-        };
         Ok(Self {
             arrivals: new.counter("inferno_arrivals_total", "Requests that arrived.")?,
             requests: new.counters("inferno_requests_total", "Requests that ended, by how.", &["outcome"])?,
@@ -140,22 +108,11 @@ impl Metrics {
                 .latency("inferno_time_to_first_token_seconds", "From arrival to the first token.")?,
             inter_token: new.latency("inferno_inter_token_seconds", "Between two tokens of a choice.")?,
             queue_wait: new.latency("inferno_queue_wait_seconds", "From arrival to a slot.")?,
-            work: Arc::new(work),
+            work: Arc::new(Ledger::new(&new)?),
             engine: EngineFamilies::new(&new)?,
             queue: QueueFamilies::new(&new)?,
             registry,
         })
-    }
-
-    /// A finished choice.
-    pub fn count_work(&self, usage: &Usage, waited: Duration) {
-        self.work.requests.inc();
-        self.work.prompt_tokens.inc_by(usage.prompt_tokens.into());
-        self.work.uncached_tokens.inc_by(usage.prompt_tokens.saturating_sub(usage.cached_tokens).into());
-        self.work.prefill_us.inc_by(usage.prefill_us);
-        if waited >= WAITED_MIN {
-            self.work.waited.inc();
-        }
     }
 
     /// Requests that ended in one of these ways.
@@ -271,7 +228,7 @@ impl QueueFamilies {
 }
 
 /// Makes families and registers them.
-struct Families<'a> {
+pub(crate) struct Families<'a> {
     registry: &'a Registry,
     model_name: &'a str,
 }
@@ -290,7 +247,7 @@ impl Families<'_> {
         Ok(family)
     }
 
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    pub(crate) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         self.register(IntCounter::with_opts(self.opts(name, help)))
     }
 

@@ -1,26 +1,20 @@
-//! Reports to the operator: every two seconds, and at once when the phase changes. Sent to every address of the
-//! operator's headless Service, because each replica must know when it becomes the leader. Losing one only delays.
+//! Reports of a pod to the operator: every two seconds, and at once when the phase changes. Losing one only delays.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crds::report::{DecodeWork, Load, OpenedModel, Phase, REPORT_PATH, Report, Work};
 use engine::EngineStats;
-use reqwest::{Client, Url};
+use reqwest::Url;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::metrics::{Metrics, Outcome, bucket_counts};
+use crate::push::Push;
 use crate::queue::Snapshot;
+use crate::work::Ledger;
 
 /// The pace of reports: a reading older than three of these counts as unknown.
 const EVERY: Duration = Duration::from_secs(2);
-
-/// One address gets this long; less than the pace, so that reports do not pile up behind a dead replica.
-const SEND_MAX: Duration = Duration::from_millis(1_500);
-
-/// Operators run in a handful of replicas; more addresses than this are a mistake in the Service.
-const ADDRESSES_MAX: usize = 16;
 
 /// Who reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +64,8 @@ pub async fn report(
     read: impl Fn() -> Reading,
 ) {
     let began = Instant::now();
-    let client = match crate::web::client().timeout(SEND_MAX).build() {
-        Ok(client) => client,
+    let push = match Push::new(&url, REPORT_PATH) {
+        Ok(push) => push,
         Err(error) => return tracing::error!(%error, "no reports are sent"),
     };
     let mut sending = JoinSet::new();
@@ -92,7 +86,8 @@ pub async fn report(
         while sending.try_join_next().is_some() {}
         // Behind a slow resolver the next report replaces the one that is not yet sent; it holds the same sums.
         if sending.is_empty() {
-            sending.spawn(send_everywhere(client.clone(), url.clone(), report));
+            let push = push.clone();
+            sending.spawn(async move { push.send(&report).await });
         }
         let next_at = tokio::time::sleep(EVERY);
         tokio::select! {
@@ -111,38 +106,8 @@ async fn has_changed(changed: &mut watch::Receiver<u64>) {
     }
 }
 
-async fn send_everywhere(client: Client, url: Url, report: Report) {
-    let addresses = match tokio::time::timeout(SEND_MAX, resolve(&url)).await {
-        Ok(Ok(addresses)) => addresses,
-        Ok(Err(error)) => return tracing::debug!(%error, "the operator's address is unknown"),
-        Err(_) => return tracing::debug!("the operator's address was not found in time"),
-    };
-    let sends =
-        addresses.into_iter().take(ADDRESSES_MAX).map(|address| send(&client, &url, address, &report));
-    futures::future::join_all(sends).await;
-}
-
-async fn resolve(url: &Url) -> std::io::Result<Vec<SocketAddr>> {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let port = url.port_or_known_default().unwrap_or(80);
-    Ok(tokio::net::lookup_host((host, port)).await?.collect())
-}
-
-async fn send(client: &Client, url: &Url, address: SocketAddr, report: &Report) {
-    let mut url = url.clone();
-    url.set_path(REPORT_PATH);
-    if url.set_ip_host(address.ip()).is_err() {
-        return;
-    }
-    match client.post(url).json(report).send().await {
-        Ok(response) if response.status().is_success() => {}
-        Ok(response) => tracing::debug!(%address, status = %response.status(), "report refused"),
-        Err(error) => tracing::debug!(%address, %error, "report not delivered"),
-    }
-}
-
 /// The load as the operator wants it, from the figures of now.
-pub fn load(stats: &EngineStats, slots: u32, queue: &Snapshot, metrics: &Metrics) -> Load {
+pub fn load(stats: &EngineStats, slots: u32, queue: &Snapshot, metrics: &Metrics, now: Instant) -> Load {
     let errors = metrics.ended(&[Outcome::Failed]);
     Load {
         arrivals_total: metrics.arrivals.get(),
@@ -161,15 +126,27 @@ pub fn load(stats: &EngineStats, slots: u32, queue: &Snapshot, metrics: &Metrics
         kv_tokens_total: stats.kv_tokens_total,
         ttft_ms_buckets_total: bucket_counts(&metrics.time_to_first_token),
         inter_token_ms_buckets_total: bucket_counts(&metrics.inter_token),
-        work: Work {
-            decode: decode_work(stats),
-            requests: metrics.work.requests.get(),
-            prompt_tokens: metrics.work.prompt_tokens.get(),
-            uncached_tokens: metrics.work.uncached_tokens.get(),
-            prefill_us: metrics.work.prefill_us.get(),
-            waited: metrics.work.waited.get(),
-            errors,
-        },
+        work: work(decode_work(stats), errors, &metrics.work, now),
+    }
+}
+
+fn work(decode: Vec<DecodeWork>, errors: u64, ledger: &Ledger, now: Instant) -> Work {
+    Work {
+        decode,
+        requests: ledger.finished.get(),
+        prompt_tokens: ledger.prompt_tokens.get(),
+        uncached_tokens: ledger.uncached_tokens.get(),
+        prefill_us: ledger.prefill_us.get(),
+        waited: ledger.waited.get(),
+        errors,
+        first_attempts: ledger.first_attempts.get(),
+        first_attempt_errors: ledger.first_attempt_errors.get(),
+        reuse_eligible: ledger.reuse_eligible.get(),
+        reuse_hits: ledger.reuse_hits.get(),
+        decode_steps: ledger.decode_steps.get(),
+        decoded_tokens: ledger.decoded_tokens.get(),
+        overlap_micros: ledger.overlap_us.get(),
+        recent: ledger.rows(now),
     }
 }
 
@@ -201,7 +178,7 @@ mod tests {
     fn the_load_carries_the_buckets_that_the_operator_expects() {
         let metrics = Metrics::new("tiny").unwrap();
         metrics.arrivals.inc();
-        let load = load(&EngineStats::default(), 4, &Snapshot::default(), &metrics);
+        let load = load(&EngineStats::default(), 4, &Snapshot::default(), &metrics, Instant::now());
         assert_eq!((load.arrivals_total, load.slots), (1, 4));
         assert_eq!(load.ttft_ms_buckets_total.len(), crds::report::LATENCY_BOUNDS_MS.len() + 1);
     }

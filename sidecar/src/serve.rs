@@ -389,8 +389,9 @@ async fn wake_on_changes(app: App, wake: watch::Sender<u64>) {
 fn reading(app: &App, opened: &watch::Sender<Option<OpenedModel>>) -> Reading {
     let phase = phase(app.lifecycle.stage(), &app.source.engine.state().borrow());
     let source = &app.source;
-    let load = (app.lifecycle.stage() > Stage::Starting)
-        .then(|| load(&source.engine.stats(), app.settings.slots, &source.queue.snapshot(), &source.metrics));
+    let has_load = app.lifecycle.stage() > Stage::Starting;
+    let (stats, queue) = (source.engine.stats(), source.queue.snapshot());
+    let load = has_load.then(|| load(&stats, app.settings.slots, &queue, &source.metrics, Instant::now()));
     Reading { phase, opened: opened.borrow().clone(), load }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -50,6 +50,26 @@ pub enum ApiError {
     EngineLost,
     /// The client did not read its stream.
     ClientTooSlow,
+    /// Nobody can answer now, and why. Said by a gateway.
+    Unavailable {
+        /// Of a closed list.
+        code: &'static str,
+        /// The cause, for people.
+        message: String,
+        /// When another try is worth it.
+        retry_after: Duration,
+    },
+    /// As many requests wait for a replica as may. Said by a gateway.
+    HoldFull {
+        /// Which limit was met, in words.
+        which: String,
+        /// When there will probably be room.
+        retry_after: Duration,
+    },
+    /// No pod was ready before the deadline. Said by a gateway.
+    HeldTooLong,
+    /// The pod was lost while it worked on the request. Said by a gateway.
+    PodLost,
 }
 
 /// The parts of an error that depend on its kind.
@@ -99,13 +119,30 @@ impl ApiError {
         json!({"error": {"message": self.message(), "type": parts.kind, "param": param, "code": parts.code}})
     }
 
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.parts().status
+    }
+
+    /// Puts on the headers that tell clients when to try again.
+    pub fn add_headers(&self, headers: &mut HeaderMap) {
+        let parts = self.parts();
+        if let Some(retry_after) = parts.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(jittered(retry_after, fastrand::f64())));
+        }
+        if let Some(should_retry) = parts.should_retry {
+            let value = if should_retry { "true" } else { "false" };
+            headers.insert("x-should-retry", HeaderValue::from_static(value));
+        }
+    }
+
     /// How it is counted.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::QueueFull { .. } => Outcome::QueueFull,
-            Self::Expired(_) => Outcome::Expired,
-            Self::Loading | Self::Draining => Outcome::Unavailable,
-            Self::EngineLost => Outcome::Failed,
+            Self::QueueFull { .. } | Self::HoldFull { .. } => Outcome::QueueFull,
+            Self::Expired(_) | Self::HeldTooLong => Outcome::Expired,
+            Self::Loading | Self::Draining | Self::Unavailable { .. } => Outcome::Unavailable,
+            Self::EngineLost | Self::PodLost => Outcome::Failed,
             Self::ClientTooSlow => Outcome::Cancelled,
             _ => Outcome::Refused,
         }
@@ -133,6 +170,10 @@ impl ApiError {
             Self::Draining => "this server is shutting down".into(),
             Self::EngineLost => "the engine was lost while it worked on this request".into(),
             Self::ClientTooSlow => "the answer was not read fast enough".into(),
+            Self::Unavailable { message, .. } => message.clone(),
+            Self::HoldFull { which, .. } => which.clone(),
+            Self::HeldTooLong => "the request's deadline passed while it waited for a replica".into(),
+            Self::PodLost => "the pod was lost while it worked on this request".into(),
         }
     }
 
@@ -147,11 +188,11 @@ impl ApiError {
             Self::ModelNotFound(_) => invalid(StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoSuchRoute => invalid(StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => invalid(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Self::QueueFull { retry_after, .. } => Parts {
+            Self::QueueFull { retry_after, .. } | Self::HoldFull { retry_after, .. } => Parts {
                 retry_after: Some(*retry_after),
                 ..parts(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full")
             },
-            Self::Expired(_) => Parts {
+            Self::Expired(_) | Self::HeldTooLong => Parts {
                 retry_after: Some(RETRY_SOON),
                 should_retry: Some(false),
                 ..parts(StatusCode::GATEWAY_TIMEOUT, "server_error", "deadline_exceeded")
@@ -159,6 +200,10 @@ impl ApiError {
             Self::Loading => unavailable("model_loading"),
             Self::Draining => unavailable("draining"),
             Self::EngineLost => unavailable("engine_lost"),
+            Self::Unavailable { code, retry_after, .. } => {
+                Parts { retry_after: Some(*retry_after), ..unavailable(code) }
+            }
+            Self::PodLost => unavailable("pod_lost"),
             Self::ClientTooSlow => {
                 parts(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "client_too_slow")
             }
@@ -196,16 +241,8 @@ fn jittered(retry_after: Duration, jitter: f64) -> u64 {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let parts = self.parts();
-        let mut response = (parts.status, axum::Json(self.body())).into_response();
-        let headers = response.headers_mut();
-        if let Some(retry_after) = parts.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(jittered(retry_after, fastrand::f64())));
-        }
-        if let Some(should_retry) = parts.should_retry {
-            let value = if should_retry { "true" } else { "false" };
-            headers.insert("x-should-retry", HeaderValue::from_static(value));
-        }
+        let mut response = (self.status(), axum::Json(self.body())).into_response();
+        self.add_headers(response.headers_mut());
         response
     }
 }

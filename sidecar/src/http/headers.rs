@@ -28,6 +28,10 @@ pub const QUEUE_WAIT_MS: HeaderName = HeaderName::from_static("x-queue-wait-ms")
 pub const QUEUE_POSITION: HeaderName = HeaderName::from_static("x-queue-position");
 /// Milliseconds to this answer's first byte.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+/// Which attempt this is, said by our gateway when it asks again; 1 is the first.
+pub const ATTEMPT: HeaderName = HeaderName::from_static("x-inferno-attempt");
+/// How often the official SDKs have tried before.
+const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
 /// How long the official SDKs wait for a byte.
 pub const READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
 
@@ -57,13 +61,22 @@ pub async fn decorate(State(app): State<App>, request: Request, next: Next) -> R
     response
 }
 
-fn request_id(headers: &HeaderMap) -> String {
+/// The id that the client gave, or a new one.
+pub fn request_id(headers: &HeaderMap) -> String {
     let inbound = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let is_sane = |id: &&str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         !id.is_empty() && id.len() <= ID_BYTES_MAX && id.bytes().all(allowed)
     };
     inbound.filter(is_sane).map_or_else(|| random_id("req-"), str::to_owned)
+}
+
+/// Which attempt at its answer a request is, by whichever header says more; what is no number says nothing.
+pub fn attempt(headers: &HeaderMap) -> u8 {
+    let number = |name| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
+    let by_gateway = number(ATTEMPT).unwrap_or(1);
+    let by_client = number(RETRY_COUNT).map_or(1, |retries| retries.saturating_add(1));
+    u8::try_from(by_gateway.max(by_client)).unwrap_or(u8::MAX)
 }
 
 /// An id that does not come twice.
@@ -79,6 +92,23 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_ID, HeaderValue::from_str(inbound).unwrap());
         request_id(&headers)
+    }
+
+    #[test]
+    fn the_attempt_is_the_larger_of_what_gateway_and_client_say() {
+        let check = |by_gateway: Option<&str>, retries: Option<&str>| {
+            let said = [(ATTEMPT, by_gateway), (RETRY_COUNT, retries)];
+            let said = said.into_iter().filter_map(|(name, value)| Some((name, value?.parse().unwrap())));
+            attempt(&said.collect())
+        };
+        assert_eq!(check(None, None), 1);
+        assert_eq!(check(Some("2"), None), 2);
+        assert_eq!(check(None, Some("2")), 3);
+        assert_eq!(check(Some("4"), Some("1")), 4);
+        assert_eq!(check(Some("1"), Some("18446744073709551615")), 255);
+        for garbage in ["0", "-3", "two", "", "1.5", "99999999999999999999999"] {
+            assert_eq!(check(Some(garbage), Some("x")), 1, "{garbage}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use engine::{EngineError, Generation, ModelFacts, Token};
 
 use super::app::App;
 use super::error::ApiError;
-use super::headers::{PRIORITY, READ_TIMEOUT, TENANT, random_id};
+use super::headers::{PRIORITY, READ_TIMEOUT, TENANT, attempt, random_id};
+use crate::generate::Wanted;
 use crate::openai::answer::{Endpoint, Envelope};
 use crate::openai::chat::{ChatRequest, Message};
 use crate::openai::completion::{CompletionRequest, Prompt};
@@ -19,7 +20,7 @@ use crate::openai::parameters::{StreamOptions, fit};
 use crate::openai::template::ChatTemplate;
 use crate::openai::veil::Veil;
 use crate::openai::{Complaint, Parameters, Refusal};
-use crate::queue::{Queued, Ticket, Tier};
+use crate::queue::{Ticket, Tier};
 
 /// Pause before the engine is asked again after it was lost between its "ready" and our question.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -36,7 +37,7 @@ pub struct Prepared {
     /// What is the same in every part of the answer.
     pub envelope: Envelope,
     /// Generations: all choices of the first prompt, then of the next.
-    pub choices: Vec<(Generation, Queued)>,
+    pub choices: Vec<Wanted>,
     /// Choices of each prompt.
     pub choices_per_prompt: usize,
     /// Whether and how the answer is streamed.
@@ -85,11 +86,11 @@ pub async fn prepare(
         let output_max = app.settings.output_tokens_max;
         let max_tokens = fit(prompt.len(), parameters.max_tokens, output_max, facts.context_length, param)?;
         for number in 0..parameters.choices {
-            let generation = generation(parameters, prompt.clone(), max_tokens, number, manner.tenant);
-            choices.push((
-                generation,
-                app.source.queue.submit(manner.ticket(body.len(), prompt.len(), arrived))?,
-            ));
+            choices.push(Wanted {
+                generation: generation(parameters, prompt.clone(), max_tokens, number, manner.tenant),
+                queued: app.source.queue.submit(manner.ticket(body.len(), prompt.len(), arrived))?,
+                attempt: manner.attempt,
+            });
         }
     }
     Ok(Prepared {
@@ -115,6 +116,7 @@ struct Manner {
     tier: Tier,
     tenant: u64,
     deadline: Instant,
+    attempt: u8,
 }
 
 impl Manner {
@@ -141,6 +143,7 @@ impl Manner {
             tier: parameters.priority.or(by_header).unwrap_or(app.settings.default_priority),
             tenant: tenant_key(text(TENANT).or(parameters.user.as_deref()).unwrap_or("")),
             deadline: arrived + parameters.deadline.unwrap_or(undeclared),
+            attempt: attempt(headers),
         })
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Pod, Received, endless, until};
 
-fn kill_engine(pod: &Pod) {
+pub(crate) fn kill_engine(pod: &Pod) {
     let pid = pod.server.app.source.engine.pid().expect("an engine runs");
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }
