@@ -23,6 +23,20 @@ fn without_null(definition: CustomResourceDefinition) -> CustomResourceDefinitio
     serde_json::from_value(value).expect("dropping an optional key keeps a definition")
 }
 
+/// `yaml` with its words quoted that Kubernetes reads as YAML 1.1, where they are no strings: a bare `Off` is a boolean,
+/// and no value would then match the enumeration that it stands in.
+pub fn quoted(yaml: &str) -> String {
+    yaml.split_inclusive('\n').map(quoted_line).collect()
+}
+
+fn quoted_line(line: &str) -> String {
+    let (content, indent) = (line.trim(), line.len() - line.trim_start().len());
+    match content.strip_prefix("- ") {
+        Some(word @ ("Off" | "On" | "No" | "Yes")) => format!("{}- '{word}'\n", &line[..indent]),
+        _ => line.to_owned(),
+    }
+}
+
 fn drop_nullable(value: &mut Value) {
     match value {
         Value::Object(map) => {

@@ -10,6 +10,7 @@ pub mod model;
 #[cfg(feature = "resources")]
 pub mod pool;
 pub mod report;
+pub mod split;
 
 #[cfg(feature = "resources")]
 pub use model::{InferenceModel, InferenceModelSpec, InferenceModelStatus};

@@ -25,8 +25,9 @@ use crate::amount::{Amount, ByteSize};
     status = "InferencePoolStatus",
     derive = "PartialEq",
     derive = "Default",
-    validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name becomes a label of the pods: use at most 63 lower-case letters, digits and '-'"),
+    validation = Rule::new("self.metadata.name.size() <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name becomes the name of the gateway's Service and a label of pods: use at most 50 lower-case letters, digits and '-', beginning with a letter"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Gateway", type_ = "string", json_path = ".status.url"),
     printcolumn(name = "Models", type_ = "integer", json_path = ".status.models"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -60,6 +61,47 @@ pub struct InferencePoolSpec {
     /// How many requests may wait in each replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
+    /// The front door of the pool: one address for all its models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
+}
+
+/// The front door of a pool. Changing it restarts no pod that serves a model.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// Pods of the gateway. Two or more survive the loss of a node. Default: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20))]
+    pub replicas: Option<i32>,
+    /// How a pod is chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
+    /// Requests of one model that wait in one gateway while no pod is ready; one more is refused with 429. Default: 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_held_requests: Option<i32>,
+    /// Bytes of their bodies. Default: 64Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_held_bytes: Option<ByteSize>,
+    /// How long a request that names no deadline waits for a pod. Default: 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub hold_timeout_seconds: Option<i32>,
+}
+
+/// How a pod is chosen among the ready ones of a revision. Default: `PrefixAware`.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum LoadBalancing {
+    /// The session's pod, else the one that has the prompt's beginning in its cache, unless it is overloaded.
+    #[default]
+    PrefixAware,
+    /// The better of two random ones by the time that their work will take.
+    LeastLoad,
+    /// One after the other.
+    RoundRobin,
+    /// The session's (or user's) pod, as long as it is ready.
+    SessionAffinity,
 }
 
 /// Devices of one replica.
@@ -214,6 +256,12 @@ pub struct InferencePoolStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Base address of the gateway; the OpenAI base URL is this and `/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Pods of the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayStatus>,
     /// Models that name this pool.
     #[serde(default)]
     pub models: i32,
@@ -223,8 +271,18 @@ pub struct InferencePoolStatus {
     /// Their replicas that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
-    /// `Ready`: models can be placed here.
+    /// `Ready`: models can be placed here, and at least one pod of the gateway answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Pods of a pool's gateway.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// Pods that there should be.
+    pub replicas: i32,
+    /// Those that answer.
+    pub ready_replicas: i32,
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crds::definitions::definitions;
+use crds::definitions::{definitions, quoted};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 
 const FOLDERS: [&str; 2] = ["yaml", "../charts/inferno/crds"];
@@ -20,11 +20,16 @@ fn check(folder: &str, file: &str, expected: &str) {
 #[test]
 fn yaml_is_what_the_types_say() {
     for (file, definition) in definitions() {
-        let yaml = serde_yaml::to_string(&definition).unwrap();
+        let yaml = quoted(&serde_yaml::to_string(&definition).unwrap());
         for folder in FOLDERS {
             check(folder, file, &yaml);
         }
     }
+}
+
+#[test]
+fn no_word_of_an_enumeration_is_a_boolean_to_kubernetes() {
+    assert_eq!(quoted("a:\n  - Off\n  - Official\n"), "a:\n  - 'Off'\n  - Official\n");
 }
 
 /// Calls `visit` with each schema below `schema` and its path.
@@ -68,6 +73,21 @@ fn everything_in_a_spec_has_a_bound() {
             }
         });
         assert!(unbounded.is_empty(), "{file}: {unbounded:?}");
+    }
+}
+
+/// kubectl and helm read YAML 1.1, in which these words are booleans however they are spelt.
+#[test]
+fn no_word_of_an_enum_is_a_boolean_to_older_yaml() {
+    let booleans = ["y", "yes", "n", "no", "on", "off", "true", "false"];
+    for (file, definition) in definitions() {
+        let schema = definition.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap();
+        walk("", &schema, &mut |path, schema| {
+            for word in schema.enum_.iter().flatten() {
+                let word = word.0.as_str().unwrap_or_default().to_lowercase();
+                assert!(!booleans.contains(&word.as_str()), "{file}: {path} may be {word}");
+            }
+        });
     }
 }
 

@@ -1,13 +1,21 @@
 //! `InferenceModel`: one model file, how it is served, and what the operator has seen of it.
 #![expect(unreachable_pub, reason = "the derive of KubeSchema repeats each struct inside a function")]
 
+mod rollout;
+mod status;
+
 use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+
+pub use rollout::{KillSwitch, RolloutPolicy, RolloutStrategy, StickyKey, TrafficPolicy};
+pub use status::{
+    ColdStart, InferenceModelStatus, ModelFacts, Placement, RolloutPhase, RolloutStatus, StartSeconds,
+    Summary,
+};
 
 /// One model, served by pods of a pool.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -67,9 +75,15 @@ pub struct InferenceModelSpec {
     /// What holds for requests that do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_policy: Option<RequestPolicy>,
+    /// How a new revision takes over from the serving one. Changing it restarts nothing. Default: `BlueGreen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutPolicy>,
     /// Whether all pods are taken away while the model stays declared. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+    /// Which traffic is turned away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_switch: Option<KillSwitch>,
 }
 
 fn one_replica() -> i32 {
@@ -285,159 +299,6 @@ pub enum Priority {
     Normal,
     /// Weight 1.
     Low,
-}
-
-/// What the operator has seen of a model.
-#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InferenceModelStatus {
-    /// The generation of the spec that this status speaks of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// The OpenAI base URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// Pods that exist, of all revisions.
-    #[serde(default)]
-    pub replicas: i32,
-    /// Those that serve.
-    #[serde(default)]
-    pub ready_replicas: i32,
-    /// Label selector of the pods, for the scale subresource.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<String>,
-    /// The revision that has been proven to serve.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable_revision: Option<String>,
-    /// The revision that the spec asks for, while it is not the stable one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_revision: Option<String>,
-    /// The file as the pods opened it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelFacts>,
-    /// Where its layers are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub placement: Option<Placement>,
-    /// How long starts take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cold_start: Option<ColdStart>,
-    /// How far the declared revision is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollout: Option<RolloutStatus>,
-    /// Short strings for people, shown by kubectl get.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub summary: Option<Summary>,
-    /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
-    pub conditions: Vec<Condition>,
-}
-
-/// The file as the pods opened it.
-#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ModelFacts {
-    /// Such as `llama` or `qwen3`.
-    pub architecture: String,
-    /// Such as `Q4_K_M`.
-    pub quantization: String,
-    /// Size of the file.
-    pub size_bytes: i64,
-    /// Context length that it was trained with.
-    pub trained_context_length: i64,
-    /// Context length of each slot.
-    pub context_length: i64,
-    /// SHA-256 of the file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-}
-
-/// Where a model's layers are.
-#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Placement {
-    /// Layers that there are.
-    pub layers_total: i32,
-    /// Layers on accelerators.
-    pub layers_offloaded: i32,
-}
-
-/// How long starts take.
-#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ColdStart {
-    /// The start of the youngest ready pod.
-    pub last_seconds: StartSeconds,
-}
-
-/// Parts of one pod's start in seconds.
-#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StartSeconds {
-    /// Until a node was found.
-    pub schedule: i32,
-    /// Until volumes and image were there.
-    pub image: i32,
-    /// Until the model was on the volume.
-    pub download: i32,
-    /// Until the first token of the warm-up.
-    pub load: i32,
-    /// All of it.
-    pub total: i32,
-}
-
-/// How far the declared revision is.
-#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutStatus {
-    /// For machines.
-    pub phase: RolloutPhase,
-    /// For people: `Downloading 43% (12 s left)`.
-    pub summary: String,
-}
-
-/// Where the declared revision stands.
-#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum RolloutPhase {
-    /// Nothing of it runs: the spec cannot be acted on, or something is being waited for.
-    Pending,
-    /// All replicas are taken away on request.
-    Suspended,
-    /// Pods wait for a node.
-    Scheduling,
-    /// Volumes are mounted and images pulled.
-    Starting,
-    /// The model is fetched.
-    Downloading,
-    /// Digest and structure are checked.
-    Verifying,
-    /// The engine loads the model.
-    Loading,
-    /// The first token is generated.
-    WarmingUp,
-    /// Pods are ready, and one token through the Service is awaited.
-    Proving,
-    /// Some of the wanted replicas serve.
-    Scaling,
-    /// It serves, and nothing else does.
-    Stable,
-    /// It cannot start; the Ready condition says why.
-    Failed,
-}
-
-/// Short strings for people, shown by kubectl get.
-#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Summary {
-    /// The name that clients send.
-    pub model: String,
-    /// Ready and wanted replicas: `2/3`.
-    pub replicas: String,
-    /// The serving revision, and the one that replaces it.
-    pub revision: String,
-    /// First digits of the file's SHA-256.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
 }
 
 #[cfg(test)]
