@@ -1,0 +1,363 @@
+//! One request on its way to a pod: it finds one, at once or after waiting, and when the pod is lost before anything of
+//! the answer has reached the client, another one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::app::{App, Arm, Board, ModelBoard};
+use super::ask::Ask;
+use super::endpoints::Lease;
+use super::envelope::Envelope;
+use super::hold::held::HeldRequest;
+use super::hold::{HoldRefusal, Ticket, Turn};
+use super::outlook::{Unavailable, admit, outlook};
+use super::pods::{Lost, Pods};
+use super::route::{Routed, route};
+use super::shadow;
+use super::trouble::{Failure, Opened, Trouble, judge};
+use super::view::KillSwitch;
+use crate::http::ApiError;
+
+/// When a full room is worth another try, if nobody knows better.
+const RETRY_SOON: Duration = Duration::from_secs(2);
+
+/// A request that looks for an answer.
+pub struct Exchange {
+    /// What all requests share.
+    pub app: Arc<App>,
+    /// The facts.
+    pub ask: Ask,
+    /// Name of the `InferenceModel`.
+    pub model: String,
+    pods: Pods,
+    envelope: Envelope,
+    began: Instant,
+    deadline: Instant,
+    place: Place,
+    avoid: Vec<SocketAddr>,
+    attempts: u32,
+    has_retried: bool,
+    may_repeat: bool,
+    /// The revision that it counts for.
+    counted: Option<Arc<Arm>>,
+    /// Whether it waits now; made when somebody wants to know.
+    held: Option<watch::Sender<bool>>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Where it stands in the hold room.
+#[derive(Default)]
+struct Place {
+    ticket: Option<Ticket>,
+    has_turn: bool,
+    outcome: Option<&'static str>,
+}
+
+/// An endpoint for a request.
+pub struct Chosen {
+    lease: Lease,
+    arm: Arc<Arm>,
+    mirror: Option<Arc<Arm>>,
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Unavailable {
+            code: unavailable.cause.code(),
+            message: unavailable.to_string(),
+            retry_after: unavailable.retry_after,
+        }
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// A request to this model of this board, with the room that its body takes.
+    pub fn new(
+        (app, pods): (&Arc<App>, &Pods),
+        (board, model): (&Board, &ModelBoard),
+        ask: Ask,
+        (envelope, room): (Envelope, Option<OwnedSemaphorePermit>),
+        arrived: Instant,
+    ) -> Self {
+        model.arrivals.fetch_add(1, Ordering::Relaxed);
+        Self {
+            app: app.clone(),
+            model: model.view.name.clone(),
+            pods: pods.clone(),
+            envelope,
+            began: Instant::now(),
+            deadline: arrived + ask.time_limit(&model.view, &board.hold),
+            ask,
+            place: Place::default(),
+            avoid: Vec::new(),
+            attempts: 0,
+            has_retried: false,
+            may_repeat: false,
+            counted: None,
+            held: None,
+            _room: room,
+        }
+    }
+
+    /// Whether its client may be told something while it waits.
+    pub fn streams(&self) -> bool {
+        self.ask.is_stream && !self.envelope.is_upgrade()
+    }
+
+    /// Whether it waits for a replica now.
+    pub fn is_held(&mut self) -> watch::Receiver<bool> {
+        self.held.get_or_insert_with(|| watch::Sender::new(false)).subscribe()
+    }
+
+    /// An endpoint if there is one now; `None`: it would have to wait.
+    pub fn turn_at_once(&mut self) -> Result<Option<Chosen>, ApiError> {
+        let board = self.app.board();
+        let model = self.permitted(&board)?;
+        Ok(if self.may_pass(model) { self.choose(model) } else { None })
+    }
+
+    /// The answer of a pod, after waiting for one.
+    pub async fn open(&mut self) -> Result<Opened, Failure> {
+        let chosen = self.turn().await?;
+        match self.attempt(chosen).await {
+            Ok(opened) => Ok(opened),
+            Err(trouble) => self.open_after(trouble).await,
+        }
+    }
+
+    /// The answer of another pod after this trouble with one.
+    pub async fn open_after(&mut self, mut trouble: Trouble) -> Result<Opened, Failure> {
+        loop {
+            let chosen = match self.another(&trouble)? {
+                Some(chosen) => chosen,
+                None if trouble.was_not_taken() => {
+                    self.step_back();
+                    self.turn().await?
+                }
+                None => return Err(self.fail(trouble)),
+            };
+            self.app.metrics.retries.with_label_values(&[self.model.as_str(), trouble.cause()]).inc();
+            trouble = match self.attempt(chosen).await {
+                Ok(opened) => return Ok(opened),
+                Err(trouble) => trouble,
+            };
+        }
+    }
+
+    /// The pod at this address was lost over the request.
+    pub fn avoid(&mut self, address: Option<SocketAddr>) {
+        self.avoid.extend(address);
+    }
+
+    fn fail(&mut self, trouble: Trouble) -> Failure {
+        let failure = trouble.into_failure();
+        if self.place.ticket.is_some() {
+            self.place.outcome = Some("failed");
+        }
+        // What a pod says of itself is counted with its answer.
+        if let (Failure::Ours(_), Some(arm)) = (&failure, &self.counted) {
+            arm.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        failure
+    }
+
+    /// An endpoint for the one retry that a request has.
+    fn another(&mut self, trouble: &Trouble) -> Result<Option<Chosen>, ApiError> {
+        if std::mem::replace(&mut self.has_retried, true) {
+            return Ok(None);
+        }
+        let board = self.app.board();
+        let model = self.permitted(&board)?;
+        self.may_repeat = matches!(trouble, Trouble::Unreached | Trouble::Reset);
+        let chosen = self.choose(model);
+        self.may_repeat = false;
+        Ok(chosen)
+    }
+
+    /// An endpoint, after waiting for one. Cancel-safe.
+    async fn turn(&mut self) -> Result<Chosen, ApiError> {
+        let app = self.app.clone();
+        let mut boards = app.boards();
+        loop {
+            let board = boards.borrow_and_update().clone();
+            let model = self.permitted(&board)?;
+            let may_choose =
+                if self.place.ticket.is_some() { self.place.has_turn } else { self.may_pass(model) };
+            if may_choose && let Some(chosen) = self.choose(model) {
+                self.tell_held(false);
+                return Ok(chosen);
+            }
+            if let Err(error) = self.queue(&board, model) {
+                // A full room is no reason to turn anybody away whom a pod's own queue would take.
+                let may_overtake = matches!(error, ApiError::HoldFull { .. });
+                let chosen = if may_overtake { self.choose(model) } else { None };
+                return chosen.inspect(|_| self.place.outcome = None).ok_or(error);
+            }
+            let Some(ticket) = &mut self.place.ticket else { continue };
+            tokio::select! {
+                turn = ticket.wait() => match turn {
+                    Turn::Go => self.place.has_turn = true,
+                    Turn::Expired => return Err(self.refuse("expired", ApiError::HeldTooLong)),
+                },
+                // What it waits for may be off now; the ticket knows whether it is there.
+                _ = boards.changed() => {}
+            }
+        }
+    }
+
+    /// Enters the room, or goes back to its place there. An error says why waiting is in vain.
+    fn queue(&mut self, board: &Board, model: &ModelBoard) -> Result<(), ApiError> {
+        let now = Instant::now();
+        let expected = outlook(&model.view, now_ms());
+        if self.place.has_turn {
+            self.step_back();
+        } else if self.place.ticket.is_none() {
+            // While pods are ready the time at which more will be is no reason to turn anybody away.
+            let time_left = if model.view.is_ready() {
+                Duration::MAX
+            } else {
+                self.deadline.saturating_duration_since(now)
+            };
+            admit(&expected, time_left).map_err(|error| self.refuse("refused", error.into()))?;
+            let request = HeldRequest {
+                tier: self.ask.tier_at(&model.view),
+                bytes: self.envelope.bytes() as u64,
+                arrived: now,
+                deadline: self.deadline,
+            };
+            let entered = self.app.room.enter(&self.model, request, &board.hold, now);
+            let refused = |why: HoldRefusal| {
+                let retry_after = expected.eta.unwrap_or(RETRY_SOON);
+                ApiError::HoldFull { which: why.to_string(), retry_after }
+            };
+            self.place.ticket = Some(entered.map_err(|why| self.refuse("refused", refused(why)))?);
+        } else if expected.obstacle.is_some() {
+            admit(&expected, Duration::MAX).map_err(|error| self.refuse("refused", error.into()))?;
+        }
+        self.tell_held(true);
+        Ok(())
+    }
+
+    fn tell_held(&self, is_held: bool) {
+        if let Some(held) = &self.held {
+            held.send_if_modified(|held| std::mem::replace(held, is_held) != is_held);
+        }
+    }
+
+    /// Gives its turn to others, and will be told when to look again; by then the pods that were lost may be back.
+    fn step_back(&mut self) {
+        if std::mem::take(&mut self.place.has_turn)
+            && let Some(ticket) = &mut self.place.ticket
+        {
+            ticket.back(Instant::now());
+            self.avoid.clear();
+        }
+    }
+
+    fn refuse(&mut self, outcome: &'static str, error: ApiError) -> ApiError {
+        self.place.outcome = Some(outcome);
+        error
+    }
+
+    /// The model, unless it has gone or was switched off.
+    fn permitted<'board>(&self, board: &'board Board) -> Result<&'board Arc<ModelBoard>, ApiError> {
+        let Some(model) = board.named(&self.model) else {
+            return Err(ApiError::ModelNotFound(
+                self.ask.model.clone().unwrap_or_else(|| self.model.clone()),
+            ));
+        };
+        if model.view.kill_switch == KillSwitch::Model {
+            admit(&outlook(&model.view, now_ms()), Duration::MAX)?;
+        }
+        Ok(model)
+    }
+
+    /// Whether it may be sent without a place in the room: nobody waits, or it asks for a revision of its own.
+    fn may_pass(&self, model: &ModelBoard) -> bool {
+        self.ask.revision.is_some() || !self.app.room.has_waiting(&model.view.name)
+    }
+
+    fn choose(&mut self, model: &ModelBoard) -> Option<Chosen> {
+        let routed = route(&model.view, &self.ask);
+        let (arm, lease) = self.lease(model, &routed)?;
+        if self.counted.is_none() {
+            arm.count(self.ask.is_new_conversation);
+            self.counted = Some(arm.clone());
+        }
+        let mirror = routed.mirror.as_deref().and_then(|revision| model.arm(revision)).cloned();
+        Some(Chosen { lease, arm, mirror })
+    }
+
+    /// Of the revision; else, if that is not the stable one, of the stable one; else the same pod again.
+    fn lease(&self, model: &ModelBoard, routed: &Routed) -> Option<(Arc<Arm>, Lease)> {
+        let now = Instant::now();
+        let choose = |revision: &str, avoid: &[SocketAddr]| {
+            let arm = model.arm(revision)?;
+            let lease = arm.fleet.choose(&self.ask, avoid, now, fastrand::u64(..))?;
+            Some((arm.clone(), lease))
+        };
+        let stable = model.view.traffic.table.stable.as_str();
+        choose(&routed.revision, &self.avoid)
+            .or_else(|| routed.is_canary.then(|| choose(stable, &self.avoid)).flatten())
+            .or_else(|| self.may_repeat.then(|| choose(&routed.revision, &[])).flatten())
+    }
+
+    /// The answer of this pod.
+    pub async fn attempt(&mut self, chosen: Chosen) -> Result<Opened, Trouble> {
+        self.attempts += 1;
+        let Chosen { mut lease, arm, mirror } = chosen;
+        let request = self.envelope.to(lease.address(), self.attempts);
+        let sent = Instant::now();
+        if self.attempts == 1 {
+            if self.place.ticket.is_none() {
+                self.app.metrics.added_latency.observe(self.began.elapsed().as_secs_f64());
+            }
+            if let Some(mirror) = mirror {
+                shadow::copy(&self.app, &self.pods, (&self.model, mirror), &self.ask, &self.envelope);
+            }
+        }
+        let address = lease.address();
+        let asked = if self.envelope.is_upgrade() {
+            self.pods.ask_to_upgrade(address, request).await
+        } else {
+            self.pods.ask(address, request).await
+        };
+        let trouble = match asked {
+            Ok(response) => match judge(response, lease, arm, sent).await {
+                Ok(opened) => return Ok(opened),
+                Err(trouble) => trouble,
+            },
+            Err(lost) => {
+                tracing::debug!(pod = lease.pod(), %address, error = ?lost, "pod lost");
+                lease.failed(Instant::now());
+                match lost {
+                    Lost::Unreached(_) => Trouble::Unreached,
+                    Lost::Reset(_) => Trouble::Reset,
+                }
+            }
+        };
+        self.avoid.push(address);
+        Err(trouble)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.place.ticket.is_some() || self.place.outcome.is_some() {
+            let served = if self.place.has_turn { "served" } else { "left" };
+            let outcome = self.place.outcome.unwrap_or(served);
+            self.app.metrics.held_total.with_label_values(&[self.model.as_str(), outcome]).inc();
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}

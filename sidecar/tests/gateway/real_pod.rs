@@ -1,0 +1,74 @@
+//! The gateway before a real pod: the sidecar with the real engine and the demo model.
+//!
+//! Needs the program `inferno-engine`: `make test` builds it first; by hand, `cargo build -p inferno-engine`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use serde_json::{Value, json};
+use sidecar::gateway::view::{EndpointView, RevisionView};
+use sidecar::report::Identity;
+use sidecar::serve::{Options, Server};
+
+use crate::harness::{Front, tiny, view};
+
+#[derive(Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn engine_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("INFERNO_ENGINE_BINARY") {
+        return path.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("inferno-engine");
+    let how = "build it with `cargo build -p inferno-engine`, or name it in INFERNO_ENGINE_BINARY";
+    assert!(path.exists(), "the tests need the engine's program at {}: {how}", path.display());
+    path
+}
+
+async fn pod() -> Server {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/model/tiny.gguf");
+    let (model, engine) = (model.display().to_string(), engine_binary().display().to_string());
+    let line = ["serve", "--model", &model, "--model-name", "tiny", "--engine-binary", &engine];
+    let line = line.iter().chain(&["--listen", "127.0.0.1:0", "--threads", "1"]);
+    let options = CommandLine::try_parse_from(line).unwrap().options;
+    let identity = Identity { revision: "tiny-a".into(), ..Identity::from_environment() };
+    Server::start(options, identity).await.unwrap()
+}
+
+/// The pod is listed while it still loads, as a Service without readiness would list it; its requests wait, and what it
+/// then says passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_wait_for_the_model_and_both_kinds_of_answers_pass() {
+    let server = pod().await;
+    let endpoint = EndpointView { address: server.address, pod: "tiny-0".to_owned(), is_ready: true };
+    let mut model = tiny(&[]);
+    model.revisions = vec![RevisionView { name: "tiny-a".into(), slots: 4, endpoints: vec![endpoint] }];
+    let front = Front::new(view([model])).await;
+    let fields = json!({"max_tokens": 5, "temperature": 0, "ignore_eos": true});
+    let plain = front.reply(fields.clone()).await;
+    assert_eq!(plain.status, 200, "{plain:?}");
+    assert_eq!(plain.header("x-inferno-revision"), Some("tiny-a"));
+    let answer = plain.json();
+    assert_eq!(answer["usage"]["completion_tokens"], 5);
+    let said = answer["choices"][0]["message"]["content"].as_str().unwrap();
+
+    let mut fields = fields;
+    fields["stream"] = json!(true);
+    let stream = front.reply(fields).await;
+    assert!(stream.is_whole && stream.body.ends_with("data: [DONE]\n\n"), "{stream:?}");
+    let events = stream.body.split("\n\n").filter_map(|frame| frame.strip_prefix("data: {"));
+    let events = events.map(|event| serde_json::from_str::<Value>(&format!("{{{event}")).unwrap());
+    let text: String = events
+        .filter_map(|event| event["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(text, said);
+
+    let wrong = front.reply(json!({"max_tokens": -1})).await;
+    assert_eq!((wrong.status, &wrong.json()["error"]["param"]), (400, &json!("max_tokens")));
+    front.is_idle().await;
+    server.stop().await;
+}
