@@ -1,6 +1,6 @@
 """Streams one answer to the terminal, with nothing but Python's standard library.
 
-    python3 ask.py --base-url http://tiny-server.default.svc/v1 --model tiny "Who are you?"
+    python3 ask.py --base-url http://cpu-gateway.default.svc/v1 --model tiny "Who are you?"
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Asks a served model with the official OpenAI client, once plainly and once as a stream.
 
     pip install openai
-    python openai_chat.py --base-url http://tiny-server.default.svc/v1 --model tiny
+    python openai_chat.py --base-url http://cpu-gateway.default.svc/v1 --model tiny
 """
 
 import argparse

@@ -4,6 +4,8 @@
 use crds::model::InferenceModel;
 use crds::pool::{InferencePool, InferencePoolStatus};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -12,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::gateway::Gateway;
 use crate::objects::MANAGER;
 use crate::plan::{Notice, Plan};
 use crate::problem::{Problem, Reason};
@@ -31,10 +34,10 @@ pub struct Error {
 /// only the API server could judge, and nothing more was written.
 pub async fn apply(client: &Client, model: &InferenceModel, plan: &Plan) -> Result<Option<Problem>, Error> {
     let namespace = model.namespace().unwrap_or_default();
-    if let Some(service) = &plan.service
-        && let Some(problem) = apply_object(client, &namespace, service).await?
-    {
-        return Ok(Some(problem));
+    for service in &plan.services {
+        if let Some(problem) = apply_object(client, &namespace, service).await? {
+            return Ok(Some(problem));
+        }
     }
     if let Some(deployment) = &plan.deployment
         && let Some(problem) = apply_object(client, &namespace, deployment).await?
@@ -53,13 +56,62 @@ pub async fn apply(client: &Client, model: &InferenceModel, plan: &Plan) -> Resu
 
 /// Deletes what a plan does not need any more.
 pub async fn prune(client: &Client, model: &InferenceModel, plan: &Plan) -> Result<(), Error> {
-    let deployments: Api<Deployment> =
-        Api::namespaced(client.clone(), &model.namespace().unwrap_or_default());
+    let namespace = model.namespace().unwrap_or_default();
     for name in &plan.prune {
-        ignoring_missing(deployments.delete(name, &DeleteParams::background()).await)
-            .map_err(|source| error("delete", "Deployment", name, source))?;
+        delete::<Deployment>(client, &namespace, name).await?;
+    }
+    for name in &plan.prune_services {
+        delete::<Service>(client, &namespace, name).await?;
     }
     Ok(())
+}
+
+/// Writes the objects of a gateway, rights before pods, and deletes what it does not need any more. `Some` is the
+/// API server's refusal of one of them.
+pub async fn apply_gateway(
+    client: &Client,
+    namespace: &str,
+    gateway: &Gateway,
+    prune_disruption_budget: Option<&str>,
+) -> Result<Option<Problem>, Error> {
+    let refusal = apply_in_order(client, namespace, gateway).await?;
+    if let Some(name) = prune_disruption_budget.filter(|_| refusal.is_none()) {
+        delete::<PodDisruptionBudget>(client, namespace, name).await?;
+    }
+    Ok(refusal)
+}
+
+/// The first refusal ends it: pods without rights would only fail.
+async fn apply_in_order(
+    client: &Client,
+    namespace: &str,
+    gateway: &Gateway,
+) -> Result<Option<Problem>, Error> {
+    macro_rules! applied_or_refused {
+        ($($object:expr),+) => {
+            $(if let Some(problem) = apply_object(client, namespace, $object).await? {
+                return Ok(Some(problem));
+            })+
+        };
+    }
+    applied_or_refused!(&gateway.service_account, &gateway.role, &gateway.role_binding);
+    applied_or_refused!(&gateway.service, &gateway.deployment);
+    match &gateway.disruption_budget {
+        Some(budget) => apply_object(client, namespace, budget).await,
+        None => Ok(None),
+    }
+}
+
+async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    ignoring_missing(api.delete(name, &DeleteParams::background()).await)
+        .map_err(|source| error("delete", &K::kind(&()), name, source))
 }
 
 /// Writes a model's status, if it differs from the one that was read.

@@ -1,8 +1,8 @@
 //! Watches, and the order of a reconcile: observe → plan → apply. What is decided lives in `plan`, how it is read and
 //! written in `observe` and `apply`.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::model::InferenceModel;
@@ -21,11 +21,12 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::apply;
+use crate::gateway::{COMPONENT, COMPONENT_LABEL, fingerprint};
 use crate::metrics::Metrics;
 use crate::objects::{Installation, MANAGER, MODEL_LABEL};
 use crate::observe::{self, Sources};
 use crate::plan::{self, Plan};
-use crate::pool::pool_status;
+use crate::pool::{PoolPlan, plan_pool, refused_pool};
 use crate::probe::{Prober, Subject};
 use crate::report::{Reports, Wake};
 
@@ -38,8 +39,8 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const CONCURRENCY: u16 = 16;
 /// After an error somebody should look at, and until somebody does.
 const ERROR_RETRY: Duration = Duration::from_secs(5);
-/// Pools change when their models do; this is the safety net.
-const POOL_RECHECK: Duration = Duration::from_secs(60);
+/// Pools whose gateways are known to be as they should; more pools than one operator can look after anyway.
+const SETTLED_MAX: usize = 10_000;
 
 /// Where the operator looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,9 @@ pub struct Shared {
 struct Context {
     shared: Shared,
     sources: Sources,
+    /// By pool UID, the fingerprint under which its gateway was last applied. A pool is woken by every change of its
+    /// models, and its gateway's six objects hardly ever change.
+    settled: Mutex<HashMap<String, u64>>,
 }
 
 /// Why a reconcile failed.
@@ -114,6 +118,7 @@ async fn run_in(
             prober: shared.prober.clone(),
         },
         shared: shared.clone(),
+        settled: Mutex::default(),
     });
     let ours = watcher::Config::default().labels(MODEL_LABEL);
     let models = models
@@ -137,9 +142,12 @@ async fn run_in(
             tell_broken_watches(result.err());
             futures::future::ready(())
         });
+    let gateways = watcher::Config::default().labels(&format!("{COMPONENT_LABEL}={COMPONENT}"));
     let pools =
         Controller::new(api::<Pool>(&shared.client, namespace.as_deref()), watcher::Config::default())
             .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
+            .owns(api::<Deployment>(&shared.client, namespace.as_deref()), gateways.clone())
+            .owns(api::<Service>(&shared.client, namespace.as_deref()), gateways)
             .watches(
                 api::<Model>(&shared.client, namespace.as_deref()),
                 watcher::Config::default(),
@@ -253,25 +261,70 @@ fn follow_up(model: &InferenceModel, plan: &Plan, shared: &Shared) {
             "model changed"
         );
     }
-    if let Some(request) = &plan.probe {
+    for request in &plan.probes {
         let wake = Wake { namespace: model.namespace().unwrap_or_default(), model: model.name_any() };
-        shared.prober.ask(Subject { uid, wake }, request.clone());
+        shared.prober.ask(Subject { uid: uid.clone(), wake }, request.clone());
     }
 }
 
 async fn reconcile_pool(guarded: Arc<Pool>, context: Arc<Context>) -> Result<Action, Error> {
+    let began = Instant::now();
     let Ok(pool) = &guarded.0 else { return Ok(Action::await_change()) };
     if pool.metadata.deletion_timestamp.is_some() {
+        // Everything of a gateway is owned by its pool, so the garbage collector does the rest.
         return Ok(Action::await_change());
     }
+    // Six kinds of objects pass through it: too large for the stack of every caller.
+    let plan = Box::pin(act_on_pool(pool, &context)).await?;
+    let metrics = &context.shared.metrics;
+    metrics.reconciles_total.with_label_values(&["InferencePool", "done"]).inc();
+    metrics.reconcile_seconds.with_label_values(&["InferencePool"]).observe(began.elapsed().as_secs_f64());
+    Ok(Action::requeue(plan.requeue))
+}
+
+async fn act_on_pool(pool: &InferencePool, context: &Context) -> Result<PoolPlan, Error> {
     let shared = &context.shared;
     let observed = observe::observe_pool(&context.sources, pool).await?;
-    let status = pool_status(pool, &observed, Timestamp::now());
-    if apply::write_pool_status(&shared.client, pool, &status).await? {
+    let mut plan = plan_pool(pool, &observed, &shared.installation, Timestamp::now());
+    if let Some(gateway) = &plan.gateway {
+        let fingerprint = fingerprint(gateway, &observed.gateway);
+        let prune = plan.prune_disruption_budget.as_deref();
+        let uid = pool.uid().unwrap_or_default();
+        if prune.is_some() || !context.is_settled(&uid, fingerprint) {
+            let namespace = pool.namespace().unwrap_or_default();
+            match apply::apply_gateway(&shared.client, &namespace, gateway, prune).await? {
+                Some(problem) => plan = refused_pool(pool, &observed, &problem, Timestamp::now()),
+                None => context.settle(uid, fingerprint),
+            }
+        }
+    }
+    if apply::write_pool_status(&shared.client, pool, &plan.status).await? {
         shared.metrics.status_writes_total.with_label_values(&["InferencePool"]).inc();
     }
-    shared.metrics.reconciles_total.with_label_values(&["InferencePool", "done"]).inc();
-    Ok(Action::requeue(POOL_RECHECK))
+    apply::publish(&shared.recorder, pool, &plan.notices).await;
+    for notice in &plan.notices {
+        tracing::info!(
+            pool = pool.name_any(),
+            reason = notice.reason,
+            message = notice.message,
+            "pool changed"
+        );
+    }
+    Ok(plan)
+}
+
+impl Context {
+    fn is_settled(&self, uid: &str, fingerprint: u64) -> bool {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).get(uid) == Some(&fingerprint)
+    }
+
+    fn settle(&self, uid: String, fingerprint: u64) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.len() >= SETTLED_MAX {
+            settled.clear();
+        }
+        settled.insert(uid, fingerprint);
+    }
 }
 
 fn on_error(kind: &'static str, error: &Error, context: &Context) -> Action {

@@ -10,14 +10,19 @@ pub mod plan;
 
 pub mod blame;
 pub mod capacity;
+pub mod gateway;
 pub mod objects;
 pub mod pod;
 pub mod policy;
 pub mod pool;
 pub mod problem;
+pub mod revision;
+pub mod rollout;
+pub mod start;
 pub mod status;
 
 pub mod apply;
+pub mod held;
 pub mod probe;
 pub mod report;
 

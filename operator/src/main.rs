@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use operator::controller::{self, Shared, recorder};
 use operator::endpoints::{self, Health};
+use operator::held::{self, GatewayReports};
 use operator::leader::{Election, lead, win};
 use operator::metrics::Metrics;
 use operator::probe::Prober;
@@ -37,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
 
 fn print_definitions() -> anyhow::Result<()> {
     for (_, definition) in crds::definitions::definitions() {
-        println!("---\n{}", serde_yaml::to_string(&definition)?);
+        println!("---\n{}", crds::definitions::quoted(&serde_yaml::to_string(&definition)?));
     }
     Ok(())
 }
@@ -62,8 +63,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     // A standby has this port closed, so reports to the headless Service go on to the leader's address.
     let wake = broadcast::channel(WAKES_MAX).0;
     let reports = Reports::new(wake.clone());
-    serve(settings.reports_listen, report::router(reports.clone(), metrics.clone())).await?;
-    let probe_client = (settings.probe == Probe::Service).then(Prober::client).transpose()?;
+    let gateways = GatewayReports::new(wake.clone())?;
+    metrics.show(gateways.clone())?;
+    let intake =
+        report::router(reports.clone(), metrics.clone()).merge(held::router(gateways, metrics.clone()));
+    serve(settings.reports_listen, intake).await?;
+    let probe_client = (settings.probe == Probe::Gateway).then(Prober::client).transpose()?;
     let shared = Shared {
         recorder: recorder(client.clone(), Some(settings.name.clone())),
         installation: settings.installation(),

@@ -14,6 +14,8 @@ pub struct Metrics {
     pub status_writes_total: IntCounterVec,
     /// Reports by what became of them.
     pub reports_total: IntCounterVec,
+    /// Reports of gateways by what became of them.
+    pub gateway_reports_total: IntCounterVec,
     /// Tokens asked for by outcome.
     pub probes_total: IntCounterVec,
     /// 1 while this process leads.
@@ -38,6 +40,11 @@ impl Metrics {
             counter("inferno_operator_status_writes_total", "Statuses written by kind", &["kind"])?;
         let reports_total =
             counter("inferno_operator_reports_total", "Reports of pods by outcome", &["outcome"])?;
+        let gateway_reports_total = counter(
+            "inferno_operator_gateway_reports_total",
+            "Reports of gateways by outcome",
+            &["outcome"],
+        )?;
         let probes_total =
             counter("inferno_operator_probes_total", "Tokens asked for by outcome", &["outcome"])?;
         let reconcile_seconds = HistogramVec::new(
@@ -53,9 +60,15 @@ impl Metrics {
             reconcile_seconds,
             status_writes_total,
             reports_total,
+            gateway_reports_total,
             probes_total,
             is_leader,
         })
+    }
+
+    /// Shows what `collector` knows beside all else.
+    pub fn show(&self, collector: impl prometheus::core::Collector + 'static) -> prometheus::Result<()> {
+        self.registry.register(Box::new(collector))
     }
 
     /// Everything in the text format of Prometheus.

@@ -14,7 +14,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::capacity::Claim;
-use crate::objects::{self, Installation, pod_selector, service_name};
+use crate::gateway::{self, ObservedGateway};
+use crate::objects::{self, Installation, pod_selector};
 use crate::plan::Observed;
 use crate::pool::{ObservedPool, claim_name};
 use crate::probe::Prober;
@@ -54,7 +55,6 @@ pub async fn observe(
     let client = &sources.client;
     let pool_name = &model.spec.pool_ref.name;
     let pool: Option<InferencePool> = get(client, &namespace, pool_name).await?;
-    let service: Option<Service> = get(client, &namespace, &service_name(model)).await?;
     let mut deployments: Vec<Deployment> = list(client, &namespace, &pod_selector(model)).await?;
     if let Some(pool) = &pool {
         let target = objects::revision_name(model, pool, installation);
@@ -63,6 +63,7 @@ pub async fn observe(
             deployments.extend(get::<Deployment>(client, &namespace, &target).await?);
         }
     }
+    let services = services(client, &namespace, model, &deployments).await?;
     let pods: Vec<Pod> = list(client, &namespace, &pod_selector(model)).await?;
     let reports = pods
         .iter()
@@ -72,13 +73,29 @@ pub async fn observe(
     Ok(Observed {
         claims: claims(&sources.models, &namespace, pool_name),
         pool,
-        service,
+        services,
         deployments,
         pods,
         reports,
         proofs: sources.prober.proofs(model.metadata.uid.as_deref().unwrap_or_default()),
         is_probing: sources.prober.is_on(),
     })
+}
+
+/// The model's Services, and whatever has the name of one that it needs.
+async fn services(
+    client: &Client,
+    namespace: &str,
+    model: &InferenceModel,
+    deployments: &[Deployment],
+) -> Result<Vec<Service>, Error> {
+    let mut services: Vec<Service> = list(client, namespace, &pod_selector(model)).await?;
+    for name in deployments.iter().map(ResourceExt::name_any) {
+        if services.iter().all(|service| service.name_any() != name) {
+            services.extend(get::<Service>(client, namespace, &name).await?);
+        }
+    }
+    Ok(services)
 }
 
 /// Reads everything that is needed to decide about `pool`.
@@ -88,7 +105,26 @@ pub async fn observe_pool(sources: &Sources, pool: &InferencePool) -> Result<Obs
         Some(name) => Some(get::<PersistentVolumeClaim>(&sources.client, &namespace, name).await?.is_some()),
         None => None,
     };
-    Ok(ObservedPool { models: models_of(&sources.models, &namespace), has_claim })
+    let gateway = observe_gateway(&sources.client, &namespace, &pool.name_any()).await?;
+    Ok(ObservedPool { models: models_of(&sources.models, &namespace), has_claim, gateway })
+}
+
+async fn observe_gateway(client: &Client, namespace: &str, pool: &str) -> Result<ObservedGateway, Error> {
+    let name = gateway::name(pool);
+    let found = ObservedGateway {
+        service_account: get(client, namespace, &name).await?,
+        role: get(client, namespace, &name).await?,
+        role_binding: get(client, namespace, &name).await?,
+        service: get(client, namespace, &name).await?,
+        deployment: get(client, namespace, &name).await?,
+        disruption_budget: get(client, namespace, &name).await?,
+        pods: Vec::new(),
+    };
+    let pods = match found.ready() {
+        0 => list(client, namespace, &gateway::pod_selector(pool)).await?,
+        _ => Vec::new(),
+    };
+    Ok(ObservedGateway { pods, ..found })
 }
 
 fn claims(models: &Store<DeserializeGuard<InferenceModel>>, namespace: &str, pool: &str) -> Vec<Claim> {

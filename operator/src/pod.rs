@@ -21,6 +21,8 @@ pub struct Reading {
     pub is_scheduled: bool,
     /// Whether the model's file is complete.
     pub has_model: bool,
+    /// When the pod was made.
+    pub created: Option<Timestamp>,
 }
 
 /// How far a pod is, in order.
@@ -90,6 +92,28 @@ pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
+/// Why a pod of any kind cannot go on, in the scheduler's or the kubelet's words.
+pub fn obstacle(pod: &Pod, container_name: &str) -> Option<String> {
+    if is_ready(pod) || is_leaving(pod) {
+        return None;
+    }
+    let name = pod.name_any();
+    let scheduled = condition(pod, "PodScheduled").filter(|scheduled| scheduled.status == "False");
+    if let Some(message) = scheduled.and_then(|scheduled| scheduled.message.as_deref()) {
+        return Some(format!("pod {name} has no node: {message}"));
+    }
+    let container = container(pod, container_name)?;
+    if let Some((code, ..)) = last_failure(container) {
+        return Some(format!("pod {name} ended with code {code}; kubectl logs {name} --previous says more"));
+    }
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().filter(|reason| *reason != "ContainerCreating")?;
+    Some(format!(
+        "pod {name}: {reason}: {}",
+        waiting.message.as_deref().unwrap_or("the kubelet gave no reason")
+    ))
+}
+
 /// Reads a pod. `report` is its last fresh report; `pool` is named in the cures.
 pub fn read(pod: &Pod, report: Option<&Report>, pool: &InferencePool) -> Reading {
     let fetch = container(pod, FETCH_CONTAINER);
@@ -103,6 +127,7 @@ pub fn read(pod: &Pod, report: Option<&Report>, pool: &InferencePool) -> Reading
         problem: problem(pod, scheduled, has_model, fetch, serve, pool),
         is_scheduled,
         has_model,
+        created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
     }
 }
 
@@ -319,7 +344,8 @@ fn has_begun(container: &ContainerStatus) -> bool {
     is_running || has_ended(&container.state) || has_ended(&container.last_state)
 }
 
-fn container<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod ContainerStatus> {
+/// The state of one of the pod's containers.
+pub fn container<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod ContainerStatus> {
     let status = pod.status.as_ref()?;
     let of = |statuses: &'pod Option<Vec<ContainerStatus>>| {
         statuses.iter().flatten().find(|container| container.name == name)
@@ -327,37 +353,9 @@ fn container<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod ContainerStatus> 
     of(&status.init_container_statuses).or_else(|| of(&status.container_statuses))
 }
 
-fn condition<'pod>(pod: &'pod Pod, type_: &str) -> Option<&'pod PodCondition> {
+/// One of the pod's conditions.
+pub fn condition<'pod>(pod: &'pod Pod, type_: &str) -> Option<&'pod PodCondition> {
     pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == type_)
-}
-
-// === how long the start took ===
-
-/// The parts of a finished start; `None` while it is not finished or when the pod's containers have restarted, since
-/// the times then are not those of its start.
-pub fn start_seconds(pod: &Pod) -> Option<crds::model::StartSeconds> {
-    let serve = container(pod, SERVE_CONTAINER)?;
-    let fetch = container(pod, FETCH_CONTAINER)?;
-    if !is_ready(pod) || serve.restart_count > 0 || fetch.restart_count > 0 {
-        return None;
-    }
-    let fetched = fetch.state.as_ref()?.terminated.as_ref()?;
-    let created = pod.metadata.creation_timestamp.as_ref()?.0;
-    let scheduled = condition(pod, "PodScheduled")?.last_transition_time.as_ref()?.0;
-    let fetch_began = fetched.started_at.as_ref()?.0;
-    let fetch_ended = fetched.finished_at.as_ref()?.0;
-    let ready = condition(pod, "Ready")?.last_transition_time.as_ref()?.0;
-    Some(crds::model::StartSeconds {
-        schedule: seconds(created, scheduled),
-        image: seconds(scheduled, fetch_began),
-        download: seconds(fetch_began, fetch_ended),
-        load: seconds(fetch_ended, ready),
-        total: seconds(created, ready),
-    })
-}
-
-fn seconds(from: Timestamp, to: Timestamp) -> i32 {
-    i32::try_from(to.as_second() - from.as_second()).unwrap_or_default().max(0)
 }
 
 #[cfg(test)]
@@ -541,26 +539,5 @@ mod tests {
         let message = "Usage of EmptyDir volume \"models\" exceeds the limit \"1Gi\".";
         let status = json!({"phase": "Failed", "reason": "Evicted", "message": message});
         check(status, None, "Scheduling", Some((Reason::StorageFull, "spec.modelCache.size of pool cpu")));
-    }
-
-    #[test]
-    fn a_start_is_measured_in_parts() {
-        let status = json!({
-            "conditions": [
-                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-21T10:00:03Z"},
-                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T10:00:51Z"},
-            ],
-            "initContainerStatuses": [status_of("fetch", json!({"terminated": {"exitCode": 0,
-                "startedAt": "2026-11-21T10:00:04Z", "finishedAt": "2026-11-21T10:00:44Z"}}), json!(null))],
-            "containerStatuses": [status_of("server", json!({"running": {}}), json!(null))],
-        });
-        let seconds = start_seconds(&pod(status.clone())).unwrap();
-        assert_eq!(
-            (seconds.schedule, seconds.image, seconds.download, seconds.load, seconds.total),
-            (3, 1, 40, 7, 51)
-        );
-        let mut restarted = status;
-        restarted["containerStatuses"][0]["restartCount"] = json!(1);
-        assert_eq!(start_seconds(&pod(restarted)), None);
     }
 }

@@ -19,6 +19,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const PROBES_MAX: usize = 16;
 /// An answer is a few hundred bytes; more is not read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Names the revision that should answer.
+const REVISION_HEADER: &str = "x-inferno-revision";
 /// A proof that nobody has renewed for so long belongs to a revision that is gone.
 const PROOF_SECONDS_MAX: i64 = 600;
 
@@ -98,7 +100,7 @@ impl Prober {
         });
     }
 
-    fn remember(&self, key: Key, request: &ProbeRequest, outcome: Result<(), String>, now: Timestamp) {
+    fn remember(&self, key: Key, request: &ProbeRequest, outcome: Result<(), Silence>, now: Timestamp) {
         let label = if outcome.is_ok() { "served" } else { "failed" };
         self.metrics.probes_total.with_label_values(&[label]).inc();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,13 +113,34 @@ impl Prober {
             tried_at: now,
             failures: if outcome.is_ok() { 0 } else { before.map_or(0, |before| before.failures) + 1 },
             has_succeeded: outcome.is_ok() || before.is_some_and(|before| before.has_succeeded),
-            error: outcome.err(),
+            is_unreached: outcome.as_ref().is_err_and(|silence| silence.is_unreached),
+            error: outcome.err().map(|silence| silence.what),
         };
         memory.proofs.insert(key, proof);
     }
 }
 
-async fn one_token(client: &reqwest::Client, request: &ProbeRequest) -> Result<(), String> {
+/// Why no token came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Silence {
+    what: String,
+    /// Nobody listened.
+    is_unreached: bool,
+}
+
+impl From<String> for Silence {
+    fn from(what: String) -> Self {
+        Self { what, is_unreached: false }
+    }
+}
+
+impl From<reqwest::Error> for Silence {
+    fn from(error: reqwest::Error) -> Self {
+        Self { what: describe(&error), is_unreached: error.is_connect() }
+    }
+}
+
+async fn one_token(client: &reqwest::Client, request: &ProbeRequest) -> Result<(), Silence> {
     let url = format!("{}/completions", request.base_url);
     let body = json!({
         "model": request.model_name,
@@ -126,13 +149,14 @@ async fn one_token(client: &reqwest::Client, request: &ProbeRequest) -> Result<(
         "temperature": 0,
         "priority": "high",
     });
-    let answer = client.post(&url).json(&body).send().await.map_err(|error| describe(&error))?;
+    // The gateway may send a request to any revision unless it is told which.
+    let answer = client.post(&url).header(REVISION_HEADER, &request.revision).json(&body).send().await?;
     let status = answer.status();
     if answer.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX as u64) {
-        return Err(format!("{url} answers {status} with too much text"));
+        return Err(format!("{url} answers {status} with too much text").into());
     }
-    let text = answer.text().await.map_err(|error| describe(&error))?;
-    judge(status.as_u16(), &text).map_err(|what| one_line(&format!("{url} answers {what}")))
+    let text = answer.text().await?;
+    judge(status.as_u16(), &text).map_err(|what| one_line(&format!("{url} answers {what}")).into())
 }
 
 /// Whether an answer proves that a token was generated. A full queue does: requests come through and are served.
@@ -192,14 +216,16 @@ mod tests {
         let prober = Prober::new(None, broadcast::channel(1).0, Metrics::new().unwrap());
         let request = ProbeRequest {
             revision: "tiny-a".into(),
-            route: Route::Service,
+            route: Route::Gateway,
             base_url: "http://x/v1".into(),
             model_name: "tiny".into(),
         };
-        let key = ("u".to_owned(), "tiny-a".to_owned(), Route::Service);
+        let key = ("u".to_owned(), "tiny-a".to_owned(), Route::Gateway);
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let mut outcomes = vec![];
-        for outcome in [Err("a".to_owned()), Err("b".to_owned()), Ok(()), Err("c".to_owned())] {
+        for outcome in
+            [Err("a".to_owned().into()), Err("b".to_owned().into()), Ok(()), Err("c".to_owned().into())]
+        {
             prober.remember(key.clone(), &request, outcome, now);
             let proof = prober.proofs("u").remove(0);
             outcomes.push((proof.failures, proof.has_succeeded, proof.error));

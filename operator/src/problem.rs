@@ -69,8 +69,12 @@ pub enum Reason {
     EngineLost,
 
     // It runs, and yet.
-    /// No token came through the Service.
+    /// No token came through the gateway.
     ProbeFailed,
+    /// No pod of the pool's gateway answers.
+    GatewayUnavailable,
+    /// `spec.killSwitch` turns all requests away.
+    KillSwitch,
     /// Fewer pods are ready than there should be.
     PodsNotReady,
 
@@ -93,12 +97,14 @@ pub enum Reason {
     Loading,
     /// The first token is generated.
     WarmingUp,
-    /// One token through the Service is awaited.
+    /// One token is awaited.
     Proving,
     /// More replicas are on their way.
     Scaling,
     /// Nothing changes.
     Stable,
+    /// A canary serves its share.
+    CanaryServing,
     /// The spec can be acted on.
     Valid,
     /// The file has the declared digest.
@@ -109,7 +115,7 @@ pub enum Reason {
     PodsScheduled,
     /// At least one pod serves.
     PodsReady,
-    /// One token came through the Service.
+    /// One token came through the gateway.
     ServedToken,
     /// Not known yet.
     Unknown,

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Json, State};
 use axum::http::StatusCode;
 use axum::routing::post;
-use crds::report::{REPORT_PATH, Report};
+use crds::report::{REPORT_BYTES_MAX, REPORT_PATH, Report};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::broadcast;
 
@@ -18,10 +18,8 @@ use crate::metrics::Metrics;
 const FRESH_SECONDS: i64 = 15;
 /// Reports kept at once; more pods than one operator can look after anyway.
 const PODS_MAX: usize = 20_000;
-/// A report is a few hundred bytes, with all histograms a few thousand.
-const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Names in Kubernetes are at most this long.
-const NAME_BYTES_MAX: usize = 253;
+pub const NAME_BYTES_MAX: usize = 253;
 
 /// A model that somebody should look at: namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +42,7 @@ struct Received {
     at: Timestamp,
 }
 
-/// What became of a report.
+/// What became of a report, of a pod or of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intake {
     /// Kept.
@@ -62,6 +60,15 @@ impl Intake {
             Self::Kept => "kept",
             Self::Malformed => "malformed",
             Self::Full => "full",
+        }
+    }
+
+    /// What the sender is told.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Kept => StatusCode::NO_CONTENT,
+            Self::Malformed => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -83,7 +90,7 @@ impl Reports {
         let has_moved = {
             let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
             if !latest.contains_key(&report.pod_uid) && latest.len() >= PODS_MAX {
-                latest.retain(|_, received| is_fresh(received, now));
+                latest.retain(|_, received| is_fresh(received.at, now));
                 if latest.len() >= PODS_MAX {
                     return Intake::Full;
                 }
@@ -102,7 +109,10 @@ impl Reports {
     /// The fresh report of the pod with this UID. A pod of the same name with another UID has not said it.
     pub fn latest(&self, pod_uid: &str, now: Timestamp) -> Option<Report> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.get(pod_uid).filter(|received| is_fresh(received, now)).map(|received| received.report.clone())
+        latest
+            .get(pod_uid)
+            .filter(|received| is_fresh(received.at, now))
+            .map(|received| received.report.clone())
     }
 }
 
@@ -114,15 +124,16 @@ fn has_moved(before: Option<&Received>, report: &Report) -> bool {
     })
 }
 
-fn is_fresh(received: &Received, now: Timestamp) -> bool {
-    now.as_second() - received.at.as_second() <= FRESH_SECONDS
+/// Whether what was received at `at` still speaks of now.
+pub fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
+    now.as_second() - at.as_second() <= FRESH_SECONDS
 }
 
 /// The HTTP face of the intake.
 pub fn router(reports: Reports, metrics: Metrics) -> Router {
     Router::new()
         .route(REPORT_PATH, post(receive))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(REPORT_BYTES_MAX))
         .with_state((reports, metrics))
 }
 
@@ -132,11 +143,7 @@ async fn receive(
 ) -> StatusCode {
     let intake = reports.accept(report, Timestamp::now());
     metrics.reports_total.with_label_values(&[intake.label()]).inc();
-    match intake {
-        Intake::Kept => StatusCode::NO_CONTENT,
-        Intake::Malformed => StatusCode::UNPROCESSABLE_ENTITY,
-        Intake::Full => StatusCode::SERVICE_UNAVAILABLE,
-    }
+    intake.status()
 }
 
 #[cfg(test)]

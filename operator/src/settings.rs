@@ -49,7 +49,7 @@ pub struct Settings {
     #[arg(long, env = "INFERNO_REPORTS_LISTEN", default_value = "0.0.0.0:8090")]
     pub reports_listen: SocketAddr,
     /// Whether a model must give one token before it is Ready.
-    #[arg(long, env = "INFERNO_PROBE", value_enum, default_value = "service")]
+    #[arg(long, env = "INFERNO_PROBE", value_enum, default_value = "gateway")]
     pub probe: Probe,
     /// Name of the Lease that only one operator holds.
     #[arg(long, env = "INFERNO_LEASE_NAME", default_value = "inferno-operator")]
@@ -79,8 +79,8 @@ pub enum PullPolicy {
 /// Whether a model must give one token before it is Ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Probe {
-    /// Yes, through its Service.
-    Service,
+    /// Yes, through its pool's gateway.
+    Gateway,
     /// No; for an operator that runs outside of the cluster's network.
     Off,
 }

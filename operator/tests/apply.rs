@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::client::Body;
 use operator::apply;
+use operator::gateway::gateway;
 use operator::objects::Installation;
 use operator::plan::{Observed, Plan, plan};
 use operator::problem::Reason;
@@ -29,17 +30,20 @@ fn model() -> InferenceModel {
     .unwrap()
 }
 
+fn installation() -> Installation {
+    Installation {
+        sidecar_image: "sidecar:dev".into(),
+        sidecar_pull_policy: crds::pool::ImagePullPolicy::Never,
+        report_url: None,
+    }
+}
+
 fn planned(model: &InferenceModel) -> Plan {
     let observed = Observed {
         pool: serde_json::from_value(json!({"metadata": {"name": "cpu"}, "spec": {}})).unwrap(),
         ..Default::default()
     };
-    let installation = Installation {
-        sidecar_image: "sidecar:dev".into(),
-        sidecar_pull_policy: crds::pool::ImagePullPolicy::Never,
-        report_url: None,
-    };
-    plan(model, &observed, &installation, Timestamp::from_second(1_800_000_000).unwrap())
+    plan(model, &observed, &installation(), Timestamp::from_second(1_800_000_000).unwrap())
 }
 
 /// Answers the requests one by one and returns what each asked for.
@@ -68,8 +72,12 @@ async fn the_service_is_there_before_the_pods() {
     let answers = vec![(StatusCode::OK, found.clone()), (StatusCode::OK, found)];
     let (applied, asked) = futures::join!(apply, answer(&mut server, answers));
     assert_eq!(applied.unwrap(), None);
-    assert_eq!(asked[0], "PATCH /api/v1/namespaces/default/services/tiny-server");
-    assert!(asked[1].starts_with("PATCH /apis/apps/v1/namespaces/default/deployments/tiny-"));
+    let revision = plan.status.target_revision.unwrap();
+    let expected = [
+        format!("PATCH /api/v1/namespaces/default/services/{revision}"),
+        format!("PATCH /apis/apps/v1/namespaces/default/deployments/{revision}"),
+    ];
+    assert_eq!(asked, expected);
 }
 
 #[tokio::test]
@@ -114,10 +122,63 @@ async fn a_status_is_written_only_when_it_differs() {
 async fn what_is_gone_already_need_not_be_deleted() {
     let (client, mut server) = client();
     let model = model();
-    let plan = Plan { prune: vec!["tiny-old".into()], ..planned(&model) };
+    let old = vec!["tiny-old".to_owned()];
+    let plan = Plan { prune: old.clone(), prune_services: old, ..planned(&model) };
     let prune = apply::prune(&client, &model, &plan);
-    let answers = vec![(StatusCode::NOT_FOUND, refusal(404, "not found"))];
-    let (pruned, asked) = futures::join!(prune, answer(&mut server, answers));
+    let gone = (StatusCode::NOT_FOUND, refusal(404, "not found"));
+    let (pruned, asked) = futures::join!(prune, answer(&mut server, vec![gone.clone(), gone]));
     pruned.unwrap();
-    assert_eq!(asked, ["DELETE /apis/apps/v1/namespaces/default/deployments/tiny-old"]);
+    let expected = [
+        "DELETE /apis/apps/v1/namespaces/default/deployments/tiny-old",
+        "DELETE /api/v1/namespaces/default/services/tiny-old",
+    ];
+    assert_eq!(asked, expected);
+}
+
+#[tokio::test]
+async fn a_gateway_gets_its_rights_before_its_pods() {
+    let (client, mut server) = client();
+    let pool =
+        serde_json::from_value(json!({"metadata": {"name": "cpu", "namespace": "default"}, "spec": {}}));
+    let gateway = gateway(&pool.unwrap(), &installation());
+    let apply = apply::apply_gateway(&client, "default", &gateway, None);
+    let answers = vec![
+        (
+            StatusCode::OK,
+            json!({"metadata": {"name": "x"}, "roleRef": {"apiGroup": "", "kind": "", "name": ""}})
+        );
+        6
+    ];
+    let (applied, asked) = futures::join!(apply, answer(&mut server, answers));
+    assert_eq!(applied.unwrap(), None);
+    let kinds: Vec<&str> =
+        asked.iter().map(|line| line.split("/namespaces/default/").nth(1).unwrap()).collect();
+    let expected = [
+        "serviceaccounts/cpu-gateway",
+        "roles/cpu-gateway",
+        "rolebindings/cpu-gateway",
+        "services/cpu-gateway",
+        "deployments/cpu-gateway",
+        "poddisruptionbudgets/cpu-gateway",
+    ];
+    assert_eq!(kinds, expected);
+}
+
+#[tokio::test]
+async fn rights_that_may_not_be_granted_stop_the_gateway_and_are_told() {
+    let (client, mut server) = client();
+    let pool =
+        serde_json::from_value(json!({"metadata": {"name": "cpu", "namespace": "default"}, "spec": {}}));
+    let gateway = gateway(&pool.unwrap(), &installation());
+    let apply = apply::apply_gateway(&client, "default", &gateway, None);
+    let message =
+        "roles \"cpu-gateway\" is forbidden: attempting to grant RBAC permissions not currently held";
+    let answers = vec![
+        (StatusCode::OK, json!({"metadata": {"name": "x"}})),
+        (StatusCode::FORBIDDEN, refusal(403, message)),
+    ];
+    let (applied, _) = futures::join!(apply, answer(&mut server, answers));
+    let problem = applied.unwrap().unwrap();
+    assert_eq!(problem.reason, Reason::Rejected);
+    assert!(problem.message.contains("not currently held"));
 }

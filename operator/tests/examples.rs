@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crds::model::InferenceModel;
 use crds::pool::{ImagePullPolicy, InferencePool};
+use operator::gateway::{Gateway, gateway};
 use operator::objects::{self, Installation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 3] = ["quickstart", "gpu", "huggingface"];
+const EXAMPLES: [&str; 4] = ["quickstart", "gpu", "huggingface", "canary"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -96,10 +97,26 @@ fn examples_lead_to_the_objects_written_down() {
         model.spec.source.sha256 = Some("0".repeat(64));
         let revision = objects::revision_name(&model, &pool, &installation);
         let deployment = objects::deployment(&model, &pool, &installation, &revision, model.spec.replicas);
-        let objects = [json!(objects::service(&model)), json!(deployment)];
-        let yaml = objects.map(|object| serde_yaml::to_string(&object).unwrap()).join("---\n");
-        check(&format!("tests/golden/{example}.yaml"), &yaml);
+        let objects = [json!(objects::service(&model, &revision)), json!(deployment)];
+        check(&format!("tests/golden/{example}.yaml"), &yaml(&objects));
+        let Gateway { service_account, role, role_binding, service, deployment, disruption_budget } =
+            gateway(&pool, &installation);
+        let objects = [
+            json!(service_account),
+            json!(role),
+            json!(role_binding),
+            json!(service),
+            json!(deployment),
+            json!(disruption_budget),
+        ];
+        check(&format!("tests/golden/{example}-gateway.yaml"), &yaml(&objects));
     }
+}
+
+fn yaml(objects: &[Value]) -> String {
+    let documents: Vec<String> =
+        objects.iter().map(|object| serde_yaml::to_string(object).unwrap()).collect();
+    documents.join("---\n")
 }
 
 fn check(path: &str, expected: &str) {

@@ -1,0 +1,379 @@
+//! What should be done about one model, decided from its spec, from what was observed, and from the time. Pure.
+//!
+//! Every revision of a model is a Deployment of its own, with a Service of its name for the gateway to read. A new one
+//! starts beside the old one; how it takes over is decided in `rollout`. So a revision that cannot start never takes
+//! a serving one down.
+
+mod notices;
+mod probes;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crds::model::{ColdStart, InferenceModel, InferenceModelStatus, RolloutPhase};
+use crds::pool::InferencePool;
+use crds::report::Report;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::blame::name_field;
+use crate::capacity::{Claim, allot};
+use crate::objects::{self, Installation, REVISION_LABEL};
+use crate::pod::{self, Reading};
+use crate::policy::check_source;
+use crate::problem::{Problem, Reason};
+use crate::revision::{check_owner, is_owned, revisions};
+use crate::rollout::{self, Roles, Standing};
+use crate::start::{self, Start};
+use crate::status::{self, PROBE_FAILURES_MAX, Situation};
+
+/// While something moves, its progress is shown as often as pods report it.
+const WHILE_MOVING: Duration = Duration::from_secs(2);
+/// Pods that failed wake us when they change; this is only the safety net.
+const WHILE_FAILED: Duration = Duration::from_secs(15);
+/// The same when nothing moves.
+const WHILE_STABLE: Duration = Duration::from_secs(30);
+
+/// Everything that was read for one model.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The pool that the model names.
+    pub pool: Option<InferencePool>,
+    /// What all models of that pool ask for.
+    pub claims: Vec<Claim>,
+    /// Services with the model's label, and those with the names of its revisions.
+    pub services: Vec<Service>,
+    /// Deployments with the model's label, and the one with the name of the revision asked for.
+    pub deployments: Vec<Deployment>,
+    /// Pods with the model's label.
+    pub pods: Vec<Pod>,
+    /// Fresh reports by pod UID.
+    pub reports: HashMap<String, Report>,
+    /// Results of the tokens asked for.
+    pub proofs: Vec<Proof>,
+    /// Whether tokens are asked for at all; without it, ready pods count as serving.
+    pub is_probing: bool,
+}
+
+/// The way a token was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// From one pod, while the gateway sends it nothing.
+    Pod,
+    /// Through the pool's gateway, as clients do.
+    Gateway,
+}
+
+/// What came of asking a revision for one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Whom.
+    pub revision: String,
+    /// How.
+    pub route: Route,
+    /// When it was last tried.
+    pub tried_at: Timestamp,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// Whether it ever succeeded.
+    pub has_succeeded: bool,
+    /// What the last failure was.
+    pub error: Option<String>,
+    /// Whether nobody listened the last time: the way was broken, and the model is not to blame.
+    pub is_unreached: bool,
+}
+
+/// A token to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// Whose proof it is.
+    pub revision: String,
+    /// How.
+    pub route: Route,
+    /// Base URL, ending in `/v1`.
+    pub base_url: String,
+    /// Value of `model` in the request.
+    pub model_name: String,
+}
+
+/// Something to tell in an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether somebody should look.
+    pub is_warning: bool,
+    /// One word, as Kubernetes writes them.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// What should be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Applied first: one for each revision that stays.
+    pub services: Vec<Service>,
+    /// Applied second: the revision that the spec asks for.
+    pub deployment: Option<Deployment>,
+    /// Revisions that keep running and how many replicas they should have.
+    pub scale: Vec<(String, i32)>,
+    /// Deployments to delete, last.
+    pub prune: Vec<String>,
+    /// Services to delete with them.
+    pub prune_services: Vec<String>,
+    /// The status to be written if it differs.
+    pub status: InferenceModelStatus,
+    /// Events to publish.
+    pub notices: Vec<Notice>,
+    /// Tokens to ask for.
+    pub probes: Vec<ProbeRequest>,
+    /// When to look again without being woken.
+    pub requeue: Duration,
+}
+
+/// Decides what should be done about `model`.
+pub fn plan(
+    model: &InferenceModel,
+    observed: &Observed,
+    installation: &Installation,
+    now: Timestamp,
+) -> Plan {
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    match accept(model, observed, installation) {
+        Ok(accepted) => roll(model, observed, installation, &accepted, now),
+        Err(problem) => hold(model, observed, &problem, now),
+    }
+}
+
+/// The plan when the API server has refused an object of it: the same, but the status says so.
+pub fn refused(model: &InferenceModel, observed: &Observed, problem: &Problem, now: Timestamp) -> Plan {
+    hold(model, observed, problem, now)
+}
+
+/// A spec that can be acted on.
+struct Accepted<'observed> {
+    pool: &'observed InferencePool,
+    target: String,
+}
+
+fn accept<'observed>(
+    model: &InferenceModel,
+    observed: &'observed Observed,
+    installation: &Installation,
+) -> Result<Accepted<'observed>, Problem> {
+    let pool_name = &model.spec.pool_ref.name;
+    let pool = observed.pool.as_ref().ok_or_else(|| {
+        Problem::new(
+            Reason::PoolNotFound,
+            format!(
+                "spec.poolRef.name is {pool_name}, but namespace {} has no such InferencePool; create it or name \
+                 another",
+                model.namespace().unwrap_or_default()
+            ),
+        )
+    })?;
+    check_source(&model.spec.source, pool.spec.source_policy.as_ref(), pool_name)?;
+    let target = objects::revision_name(model, pool, installation);
+    for service in observed.services.iter().filter(|each| each.name_any() == target) {
+        check_owner(model, &service.metadata, "Service")?;
+    }
+    for deployment in observed.deployments.iter().filter(|each| each.name_any() == target) {
+        check_owner(model, &deployment.metadata, "Deployment")?;
+    }
+    Ok(Accepted { pool, target })
+}
+
+/// Nothing is changed: what serves, serves on, and the status says why nothing else happens.
+fn hold(model: &InferenceModel, observed: &Observed, problem: &Problem, now: Timestamp) -> Plan {
+    let revisions = revisions(model, &observed.deployments);
+    let status = status::held(model, &revisions, problem, now);
+    let requeue = match problem.reason {
+        Reason::WaitingForDeletion => Duration::from_secs(1),
+        _ => WHILE_FAILED,
+    };
+    Plan {
+        services: Vec::new(),
+        deployment: None,
+        scale: Vec::new(),
+        prune: Vec::new(),
+        prune_services: Vec::new(),
+        notices: notices::notices(model, &status),
+        status,
+        probes: Vec::new(),
+        requeue,
+    }
+}
+
+fn roll(
+    model: &InferenceModel,
+    observed: &Observed,
+    installation: &Installation,
+    accepted: &Accepted<'_>,
+    now: Timestamp,
+) -> Plan {
+    let Accepted { pool, target } = accepted;
+    let replicas_max = pool.spec.limits.as_ref().and_then(|limits| limits.max_replicas);
+    let granted = match replicas_max {
+        Some(replicas_max) => allot(&observed.claims, &model.name_any(), replicas_max),
+        None => model.spec.replicas,
+    };
+    let wanted = if model.spec.suspend == Some(true) { 0 } else { granted };
+
+    let all = revisions(model, &observed.deployments);
+    let current = all.iter().find(|each| each.name == *target);
+    let is_complete = current.is_some_and(|current| {
+        current.is_current && wanted > 0 && current.replicas_told == wanted && current.ready >= wanted
+    });
+    let roles = rollout::roles(&Standing {
+        target,
+        revisions: &all,
+        stable: model.status.as_ref().and_then(|status| status.stable_revision.as_deref()),
+        share: rollout::declared_share(&model.spec),
+        is_complete,
+        is_proven: is_proven(model, observed, target),
+    });
+    let readings = readings(model, observed, pool, target);
+    let mut situation = Situation {
+        target,
+        current,
+        all: &all,
+        roles: &roles,
+        wanted,
+        granted,
+        replicas_max,
+        is_complete,
+        readings: &readings,
+        opened: opened(observed, target),
+        cold_start: cold_start(model, observed),
+        gateway_proof: None,
+        pod_proof: proof(observed, target, Route::Pod),
+        is_probing: observed.is_probing,
+        has_gateway: has_gateway(pool),
+    };
+    situation.gateway_proof = proof(observed, situation.spokesman(), Route::Gateway);
+    let status = status::rolling(model, &situation, now);
+    let services = staying(target, &roles).map(|revision| objects::service(model, revision)).collect();
+    Plan {
+        services,
+        deployment: Some(objects::deployment(model, pool, installation, target, wanted)),
+        scale: roles
+            .keeper
+            .filter(|keeper| keeper.replicas_told != wanted)
+            .map(|keeper| (keeper.name.clone(), wanted))
+            .into_iter()
+            .collect(),
+        prune: roles.leavers.iter().map(|leaver| leaver.name.clone()).collect(),
+        prune_services: unneeded_services(model, observed, target, &roles),
+        notices: notices::notices(model, &status),
+        probes: probes::probes(model, observed, &situation, now),
+        requeue: requeue(&status),
+        status,
+    }
+}
+
+/// Names of the revisions that stay.
+fn staying<'names>(target: &'names str, roles: &'names Roles<'_>) -> impl Iterator<Item = &'names str> {
+    std::iter::once(target).chain(roles.keeper.map(|keeper| keeper.name.as_str()))
+}
+
+/// Services of revisions that go or have gone.
+fn unneeded_services(
+    model: &InferenceModel,
+    observed: &Observed,
+    target: &str,
+    roles: &Roles<'_>,
+) -> Vec<String> {
+    observed
+        .services
+        .iter()
+        .filter(|service| is_owned(model, &service.metadata))
+        .filter(|service| service.metadata.deletion_timestamp.is_none())
+        .map(ResourceExt::name_any)
+        .filter(|name| staying(target, roles).all(|stays| stays != name))
+        .collect()
+}
+
+/// Whether the revision has given a token and still does when asked. A restarted operator has forgotten that; what
+/// serves a share of the traffic has proved itself before.
+fn is_proven(model: &InferenceModel, observed: &Observed, revision: &str) -> bool {
+    if !observed.is_probing {
+        return true;
+    }
+    let proofs = || observed.proofs.iter().filter(|proof| proof.revision == revision);
+    if proofs().any(|proof| proof.failures >= PROBE_FAILURES_MAX && !proof.is_unreached) {
+        return false;
+    }
+    proofs().any(|proof| proof.has_succeeded) || has_weight(model, revision)
+}
+
+fn has_weight(model: &InferenceModel, revision: &str) -> bool {
+    model.status.as_ref().is_some_and(|status| {
+        let weight = status.rollout.as_ref().and_then(|rollout| rollout.weight_basis_points);
+        status.canary_revision.as_deref() == Some(revision) && weight > Some(0)
+    })
+}
+
+fn has_gateway(pool: &InferencePool) -> bool {
+    let gateway = pool.status.as_ref().and_then(|status| status.gateway.as_ref());
+    gateway.is_some_and(|gateway| gateway.ready_replicas > 0)
+}
+
+fn proof<'observed>(observed: &'observed Observed, revision: &str, route: Route) -> Option<&'observed Proof> {
+    observed.proofs.iter().find(|proof| proof.revision == revision && proof.route == route)
+}
+
+/// Pods of a revision that are to stay, oldest first, so that the first problem is the same each time.
+fn pods_of<'observed>(observed: &'observed Observed, revision: &str) -> Vec<&'observed Pod> {
+    let mut pods: Vec<&Pod> = observed
+        .pods
+        .iter()
+        .filter(|pod| pod.labels().get(REVISION_LABEL).is_some_and(|label| label == revision))
+        .filter(|pod| !pod::is_leaving(pod))
+        .collect();
+    pods.sort_by_key(|pod| (pod.creation_timestamp().map(|time| time.0), pod.name_any()));
+    pods
+}
+
+fn report_of<'observed>(observed: &'observed Observed, pod: &Pod) -> Option<&'observed Report> {
+    observed.reports.get(pod.metadata.uid.as_deref()?)
+}
+
+fn readings(
+    model: &InferenceModel,
+    observed: &Observed,
+    pool: &InferencePool,
+    revision: &str,
+) -> Vec<Reading> {
+    let pods = pods_of(observed, revision);
+    let readings = pods.iter().map(|pod| pod::read(pod, report_of(observed, pod), pool));
+    readings
+        .map(|reading| Reading {
+            problem: reading.problem.map(|problem| name_field(problem, &model.spec.source)),
+            ..reading
+        })
+        .collect()
+}
+
+fn opened<'observed>(
+    observed: &'observed Observed,
+    revision: &str,
+) -> Option<&'observed crds::report::OpenedModel> {
+    pods_of(observed, revision).iter().rev().find_map(|pod| report_of(observed, pod)?.opened.as_ref())
+}
+
+/// What starts have taken, with those that have just ended; of whichever revision they were.
+fn cold_start(model: &InferenceModel, observed: &Observed) -> Option<ColdStart> {
+    let starts: Vec<Start> =
+        observed.pods.iter().filter(|pod| !pod::is_leaving(pod)).filter_map(start::measure).collect();
+    let names: Vec<String> = observed.pods.iter().map(ResourceExt::name_any).collect();
+    start::remember(model.status.as_ref().and_then(|status| status.cold_start.clone()), &starts, &names)
+}
+
+fn requeue(status: &InferenceModelStatus) -> Duration {
+    match status.rollout.as_ref().map(|rollout| rollout.phase) {
+        Some(RolloutPhase::Stable | RolloutPhase::Suspended) => WHILE_STABLE,
+        Some(RolloutPhase::Failed | RolloutPhase::Pending) => WHILE_FAILED,
+        _ => WHILE_MOVING,
+    }
+}

@@ -1,0 +1,69 @@
+//! Which tokens should be asked for now, and of whom. Pure.
+
+use crds::model::{InferenceModel, KillSwitch};
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Observed, ProbeRequest, Route, pods_of, proof};
+use crate::objects::{self, POD_PORT};
+use crate::pod;
+use crate::status::Situation;
+
+/// A proven revision is asked for a token again after this long: rarely enough to cost nothing, often enough that a
+/// dead Service is noticed before people do.
+const PROBE_EVERY: i64 = 60;
+/// After a failed probe.
+const PROBE_RETRY: i64 = 3;
+
+/// The tokens to ask for. What the gateway sends requests to is asked through it, as clients do; a new revision that
+/// it sends none to is asked at one of its pods.
+pub(super) fn probes(
+    model: &InferenceModel,
+    observed: &Observed,
+    situation: &Situation<'_>,
+    now: Timestamp,
+) -> Vec<ProbeRequest> {
+    if !observed.is_probing || !situation.is_complete {
+        return Vec::new();
+    }
+    let is_open = situation.has_gateway && model.spec.kill_switch != Some(KillSwitch::Model);
+    let is_beside = situation.roles.keeper.is_some() && !situation.roles.is_stable;
+    let spokesman_serves = !is_beside
+        || (situation.roles.is_able && situation.roles.keeper.is_some_and(|keeper| keeper.ready > 0));
+    let through_gateway = (is_open && spokesman_serves).then(|| ProbeRequest {
+        revision: situation.spokesman().to_owned(),
+        route: Route::Gateway,
+        base_url: objects::base_url(model),
+        model_name: objects::served_name(model),
+    });
+    let is_unasked = is_beside || (!is_open && !situation.roles.is_stable);
+    let at_a_pod = is_unasked.then(|| pod_request(model, observed, situation.target)).flatten();
+    let requests = through_gateway.into_iter().chain(at_a_pod);
+    requests.filter(|request| is_due(observed, request, now)).collect()
+}
+
+fn pod_request(model: &InferenceModel, observed: &Observed, revision: &str) -> Option<ProbeRequest> {
+    let pods = pods_of(observed, revision);
+    let address =
+        pods.iter().filter(|pod| pod::is_ready(pod)).find_map(|pod| pod.status.as_ref()?.pod_ip.clone())?;
+    Some(ProbeRequest {
+        revision: revision.to_owned(),
+        route: Route::Pod,
+        base_url: pod_url(&address),
+        model_name: objects::served_name(model),
+    })
+}
+
+fn is_due(observed: &Observed, request: &ProbeRequest, now: Timestamp) -> bool {
+    proof(observed, &request.revision, request.route).is_none_or(|proof| {
+        let pause = if proof.error.is_none() { PROBE_EVERY } else { PROBE_RETRY };
+        now.as_second() - proof.tried_at.as_second() >= pause
+    })
+}
+
+fn pod_url(address: &str) -> String {
+    if address.contains(':') {
+        format!("http://[{address}]:{POD_PORT}/v1")
+    } else {
+        format!("http://{address}:{POD_PORT}/v1")
+    }
+}

@@ -1,0 +1,14 @@
+//! Named situations of one model, and what is planned in each: values in, values out.
+#![expect(clippy::needless_pass_by_value, reason = "samples are written where they are used")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+
+mod canary;
+mod failing;
+mod naming;
+mod refusing;
+mod replacing;
+mod resting;
+mod roles;
+mod scene;
+mod serving;
+mod starting;
