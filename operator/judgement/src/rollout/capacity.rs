@@ -1,0 +1,89 @@
+//! Where canary pods find room, and how much traffic they may carry.
+
+use serde::{Deserialize, Serialize};
+
+/// Utilisation up to which a fleet may shrink by the pods that a canary takes: above it, users queue.
+const LOAD_MAX: f64 = 0.9;
+
+/// How the canary gets its pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Strategy {
+    /// Beside all stable pods.
+    Surge,
+    /// In the place of some of them.
+    InPlace,
+    /// In the same process or on the same device.
+    HotSwap,
+    /// Stable ends before the canary begins; nothing can be compared.
+    Recreate,
+}
+
+/// What room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capacity {
+    /// Pods of this model that would still find a place; `None` when nobody knows.
+    pub spare_pods: Option<u32>,
+    /// Pods that carry all traffic.
+    pub fleet_pods: u32,
+    /// Pods' worth of work that arrives.
+    pub demand_pods: f64,
+    /// Whether two revisions fit one device.
+    pub fits_beside: bool,
+    /// Whether the owner accepts a gap in service.
+    pub allows_recreate: bool,
+}
+
+/// The strategy, or `None` when there is no room yet. Unknown room is taken to be there: a pod that then stays
+/// pending is reported, a rollout that never starts is not.
+pub fn choose(capacity: &Capacity) -> Option<Strategy> {
+    if capacity.spare_pods.is_none_or(|spare| spare >= 1) {
+        Some(Strategy::Surge)
+    } else if in_place_pods(capacity) >= 1 {
+        Some(Strategy::InPlace)
+    } else if capacity.fits_beside {
+        Some(Strategy::HotSwap)
+    } else if capacity.fleet_pods == 1 && capacity.allows_recreate {
+        Some(Strategy::Recreate)
+    } else {
+        None
+    }
+}
+
+/// Stable pods that may be converted: what remains carries the work at nine tenths of its capacity.
+fn in_place_pods(capacity: &Capacity) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "pods are few and positive")]
+    let needed = (capacity.demand_pods.max(0.0) / LOAD_MAX).ceil() as u32;
+    capacity.fleet_pods.saturating_sub(needed.max(1))
+}
+
+/// Canary pods for the share `weight_basis_points` of a fleet: ⌈w·N⌉ + 1, because a small arm queues more at equal
+/// load; fewer where there is no room for more.
+///
+/// 10 % of 14 pods: 3; 50 % of 4: 3; 10 % of 1: 2; 100 % of 4: 4.
+pub fn canary_pods(weight_basis_points: u16, capacity: &Capacity, strategy: Strategy) -> u32 {
+    let share = (u32::from(weight_basis_points) * capacity.fleet_pods).div_ceil(10_000);
+    let wanted = (share + 1).min(capacity.fleet_pods.max(2));
+    let room = match strategy {
+        Strategy::Surge => capacity.spare_pods.unwrap_or(u32::MAX),
+        Strategy::InPlace => in_place_pods(capacity),
+        Strategy::HotSwap | Strategy::Recreate => 1,
+    };
+    wanted.min(room.max(1))
+}
+
+/// The share that `ready` canary pods may carry towards `weight_basis_points`: nothing beyond their part of the fleet
+/// when they took the place of stable pods, and else all of it as soon as those that there is room for are ready.
+pub fn weight_for(
+    ready: u32,
+    weight_basis_points: u16,
+    capacity: &Capacity,
+    strategy: Strategy,
+) -> Option<u16> {
+    if ready < canary_pods(weight_basis_points, capacity, strategy) {
+        return None;
+    }
+    let fleet = capacity.fleet_pods.max(1);
+    let part = u16::try_from((10_000 * ready / fleet).min(10_000)).unwrap_or(10_000);
+    Some(if strategy == Strategy::InPlace { weight_basis_points.min(part) } else { weight_basis_points })
+}

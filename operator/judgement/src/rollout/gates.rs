@@ -1,0 +1,144 @@
+//! Gates on counts: things that happen to single requests and do not depend on load.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::observation::{Arm, ArmCounts};
+use crate::statistics::counts::{EProcess, ODDS_EITHER_WAY, ODDS_TWICE, ODDS_UNHEARD_OF, ODDS_WORSE};
+
+/// Names of pods kept per gate: enough to tell one bad pod from a bad revision.
+const PODS_KEPT: usize = 8;
+/// Over how long the hold gate looks at misses.
+const MISSES_OVER_MS: u64 = 300_000;
+/// Observations kept for that, should they come faster than expected.
+const MISSES_KEPT: usize = 600;
+/// Finished requests per arm below which a share of misses says nothing: with 50, five points are 2.5 requests.
+const MISSES_FINISHED_MIN: u64 = 50;
+
+/// Trials and events of one arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Tally {
+    pub(super) trials: u64,
+    pub(super) events: u64,
+}
+
+impl Tally {
+    pub(super) fn share(&self) -> f64 {
+        if self.trials == 0 { 0.0 } else { self.events as f64 / self.trials as f64 }
+    }
+}
+
+/// Events of one kind in both arms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CountGate {
+    pub(super) process: EProcess,
+    pub(super) canary: Tally,
+    pub(super) control: Tally,
+    /// Canary pods that had an event; at most [`PODS_KEPT`].
+    pub(super) pods: BTreeSet<String>,
+    open: [Tally; 2],
+}
+
+impl CountGate {
+    /// Any excess counts.
+    pub(super) fn worse() -> Self {
+        Self::with(&ODDS_WORSE)
+    }
+
+    /// Only twice as many or more count.
+    pub(super) fn twice() -> Self {
+        Self::with(&ODDS_TWICE)
+    }
+
+    /// Only far more count: events that a healthy revision hardly ever has.
+    pub(super) fn far_more() -> Self {
+        Self::with(&ODDS_UNHEARD_OF)
+    }
+
+    fn with(odds: &[f64]) -> Self {
+        Self {
+            process: EProcess::new(odds),
+            canary: Tally::default(),
+            control: Tally::default(),
+            pods: BTreeSet::new(),
+            open: Default::default(),
+        }
+    }
+
+    /// Adds what happened on one pod.
+    pub(super) fn add(&mut self, arm: Arm, pod: &str, trials: u64, events: u64) {
+        let tally = &mut self.open[arm as usize];
+        tally.trials += trials;
+        tally.events += events;
+        if arm == Arm::Canary && events > 0 && self.pods.len() < PODS_KEPT && !self.pods.contains(pod) {
+            self.pods.insert(pod.to_owned());
+        }
+    }
+
+    /// Ends the interval: all that was added since the last call happened at one share of the traffic.
+    pub(super) fn close(&mut self) {
+        let [control, canary] = std::mem::take(&mut self.open);
+        if canary.trials + control.trials == 0 {
+            return;
+        }
+        let share = canary.trials as f64 / (canary.trials + control.trials) as f64;
+        self.process.observe(canary.events, control.events, share);
+        for (sum, new) in [(&mut self.canary, canary), (&mut self.control, control)] {
+            sum.trials += new.trials;
+            sum.events += new.events;
+        }
+    }
+
+    /// Whether the events come from more than one canary pod, or are too many for a bad pod to explain, or there are so
+    /// few pods (up to `few`) that waiting for a second one would take longer than it is worth.
+    pub(super) fn is_spread(&self, canary_pods: usize, few: usize) -> bool {
+        canary_pods <= few || self.pods.len() >= 2 || self.canary.share() >= 0.1
+    }
+}
+
+/// Whether the gateway splits as it was told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SplitGate {
+    pub(super) process: EProcess,
+}
+
+impl SplitGate {
+    pub(super) fn new() -> Self {
+        Self { process: EProcess::new(&ODDS_EITHER_WAY) }
+    }
+
+    pub(super) fn observe(&mut self, counts: ArmCounts, weight_basis_points: u16) {
+        self.process.observe(counts.canary, counts.control, f64::from(weight_basis_points) / 10_000.0);
+    }
+}
+
+/// Missed objectives of the last minutes, by arm.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct RecentMisses {
+    entries: VecDeque<(u64, [Tally; 2])>,
+}
+
+impl RecentMisses {
+    pub(super) fn push(&mut self, at_ms: u64, tallies: [Tally; 2]) {
+        self.entries.push_back((at_ms, tallies));
+        while self.entries.len() > MISSES_KEPT
+            || self.entries.front().is_some_and(|(then, _)| at_ms.saturating_sub(*then) > MISSES_OVER_MS)
+        {
+            self.entries.pop_front();
+        }
+    }
+
+    /// How many more of the canary's requests missed than of control's, as a share; `None` on too few.
+    pub(super) fn gap(&self) -> Option<f64> {
+        let [control, canary] = self.entries.iter().fold([Tally::default(); 2], |mut sums, (_, tallies)| {
+            for (sum, tally) in sums.iter_mut().zip(tallies) {
+                sum.trials += tally.trials;
+                sum.events += tally.events;
+            }
+            sums
+        });
+        (canary.trials.min(control.trials) >= MISSES_FINISHED_MIN).then(|| canary.share() - control.share())
+    }
+}

@@ -1,0 +1,110 @@
+//! Figures for people: what users of the two arms saw in a step. No verdict is made from them.
+
+use serde::{Deserialize, Serialize};
+
+use super::observation::{Arm, FinishedRequest};
+use crate::statistics::digest::Digest;
+use crate::statistics::moments::Moments;
+use crate::statistics::sizes::fixed_horizon;
+use crate::statistics::welch::{Welch, welch};
+
+/// Level and power of the recommended sample size.
+const ALPHA: f64 = 0.05;
+const POWER: f64 = 0.8;
+
+/// What a user notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserMetric {
+    /// Time to the first token.
+    Ttft,
+    /// Mean time between tokens.
+    InterToken,
+}
+
+/// One step, as its users saw it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    /// When it began.
+    pub began_ms: u64,
+    /// When it ended, or was last added to.
+    pub until_ms: u64,
+    control: [Sample; 2],
+    canary: [Sample; 2],
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+struct Sample {
+    /// Of ln milliseconds: latencies are skewed, their logarithms hardly.
+    logs: Moments,
+    /// Of milliseconds.
+    digest: Digest,
+}
+
+/// One metric of one step, in figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArmFigures {
+    /// Welch's test of ln latency, when both arms have enough.
+    pub welch: Option<Welch>,
+    /// P50, P95, P99 of the canary in milliseconds.
+    pub canary_ms: Option<[f64; 3]>,
+    /// The same of stable.
+    pub control_ms: Option<[f64; 3]>,
+    /// Requests of the canary.
+    pub achieved: u64,
+    /// Requests of the canary with which a single look would see `tolerance`, if requests were independent.
+    pub recommended: Option<u64>,
+    /// Seconds until there will be as many, at the step's rate.
+    pub seconds_to_go: Option<f64>,
+}
+
+impl StepReport {
+    /// A step that begins.
+    pub(super) fn new(began_ms: u64) -> Self {
+        Self { began_ms, until_ms: began_ms, ..Self::default() }
+    }
+
+    pub(super) fn observe(&mut self, arm: Arm, request: &FinishedRequest) {
+        let samples = match arm {
+            Arm::Control => &mut self.control,
+            Arm::Canary => &mut self.canary,
+        };
+        for (sample, micros) in samples.iter_mut().zip([request.ttft_micros, request.inter_token_micros]) {
+            if micros > 0 {
+                let milliseconds = micros as f64 / 1_000.0;
+                sample.logs.push(milliseconds.ln());
+                sample.digest.push(milliseconds);
+            }
+        }
+    }
+
+    /// The figures of one metric, for a tolerated slowdown of `tolerance` (0.05 is 5 %).
+    pub fn figures(&self, metric: UserMetric, tolerance: f64) -> ArmFigures {
+        let (canary, control) = (&self.canary[metric as usize], &self.control[metric as usize]);
+        let sd =
+            (canary.logs.variance().zip(control.logs.variance())).map(|(one, other)| one.max(other).sqrt());
+        let ratio = control.logs.count as f64 / canary.logs.count.max(1) as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a size is small and positive"
+        )]
+        let recommended =
+            sd.map(|sd| fixed_horizon(tolerance.ln_1p(), sd, ALPHA, POWER, ratio.max(0.01)).ceil() as u64);
+        let seconds = self.until_ms.saturating_sub(self.began_ms) as f64 / 1_000.0;
+        let rate = canary.logs.count as f64 / seconds.max(1.0);
+        let missing = recommended.map(|size| size.saturating_sub(canary.logs.count) as f64);
+        ArmFigures {
+            welch: welch(&canary.logs, &control.logs),
+            canary_ms: percentiles(&canary.digest),
+            control_ms: percentiles(&control.digest),
+            achieved: canary.logs.count,
+            recommended,
+            seconds_to_go: missing.filter(|_| rate > 0.0).map(|missing| missing / rate),
+        }
+    }
+}
+
+fn percentiles(digest: &Digest) -> Option<[f64; 3]> {
+    Some([digest.quantile(0.5)?, digest.quantile(0.95)?, digest.quantile(0.99)?])
+}

@@ -1,0 +1,124 @@
+//! What the binary `simulate` understands. Each judgement brings its own options and its own gates.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use super::gates::{self, Judgement, Scale};
+use super::trace::{Service, Trace, Traces};
+use super::{autoscale, canary, parallel};
+
+/// Simulates the judgements of Inferno: how many replicas, and is the canary well.
+#[derive(Debug, Parser)]
+#[command(name = "simulate")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// How many replicas: runs policies over scenarios and prints attainment against GPU-hours.
+    Autoscale(autoscale::Options),
+    /// Is the canary well: runs judges over rollouts and prints who rolls back what, and when.
+    Canary(canary::Options),
+    /// Replays a stored decision and prints its reasoning.
+    Explain {
+        /// JSON of one decision, as the simulator and the operator store it.
+        file: PathBuf,
+    },
+    /// Checks what the project claims about its judgements; fails when a claim falls short.
+    Gates(GateOptions),
+    /// Makes the extract of the Azure traces that ships with the project from the full files.
+    Extract {
+        /// Folder with `conv.csv` and `code.csv`.
+        traces: PathBuf,
+        /// Where the extract goes.
+        #[arg(long, default_value = "tests/data/azure-llm")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct GateOptions {
+    /// Fewer seeds and wider tolerances, for continuous integration.
+    #[arg(long)]
+    reduced: bool,
+    /// One judgement only.
+    #[arg(long, value_enum)]
+    only: Option<Judgement>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Options that every simulation has.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Threads; default: one per core.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Folder with the full Azure traces `conv.csv` and `code.csv`; default: the extract that ships with the project.
+    #[arg(long)]
+    pub traces: Option<PathBuf>,
+    /// Where tables, JSON and plots go.
+    #[arg(long, default_value = "target/simulation")]
+    pub out: PathBuf,
+}
+
+impl Common {
+    /// The number of threads to use.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(parallel::cores)
+    }
+
+    /// The traces to use.
+    pub fn traces(&self) -> Result<Traces> {
+        Traces::open(self.traces.as_deref())
+    }
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Autoscale(options) => autoscale::run(&options),
+            Command::Canary(options) => canary::run(&options),
+            Command::Explain { file } => explain(&file),
+            Command::Gates(options) => check_gates(&options),
+            Command::Extract { traces, out } => {
+                for service in [Service::Conversation, Service::Code] {
+                    let file = traces.join(format!("{}.csv", service.name()));
+                    Trace::read(&file)?.write_extract(service, &out)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn explain(file: &std::path::Path) -> Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    println!("{}", autoscale::explain(&text).with_context(|| format!("replay {}", file.display()))?);
+    Ok(())
+}
+
+fn check_gates(options: &GateOptions) -> Result<()> {
+    let scale = if options.reduced { Scale::Reduced } else { Scale::Full };
+    let wanted = |judgement| options.only.is_none_or(|only| only == judgement);
+    let mut found = Vec::new();
+    if wanted(Judgement::Autoscale) {
+        found.extend(autoscale::gates(scale, &options.common)?);
+    }
+    if wanted(Judgement::Canary) {
+        found.extend(canary::gates::gates(scale, &options.common)?);
+    }
+    println!("{}", gates::table(&found));
+    let short: Vec<&str> = found.iter().filter(|gate| !gate.is_met).map(|gate| gate.name.as_str()).collect();
+    if !short.is_empty() {
+        bail!("{} of {} gates fall short: {}", short.len(), found.len(), short.join("; "));
+    }
+    println!("all {} gates are met", found.len());
+    Ok(())
+}
