@@ -28,6 +28,11 @@ pub fn patch(kind: &str, name: &str, merge: &str) -> Result<String> {
     kubectl(&["patch", kind, name, "--type", "merge", "--patch", merge])
 }
 
+/// Posts a body to a path of the API, as `kubectl` has no command for each.
+pub fn create_raw(path: &str, body: &str) -> Result<String> {
+    run(Command::new("kubectl").args(["create", "--raw", path, "--filename", "-"]), body)
+}
+
 /// One object, or `None` if there is none of that name.
 pub fn get(kind: &str, name: &str) -> Result<Option<Value>> {
     let text = kubectl(&["get", kind, name, "--output", "json", "--ignore-not-found"])?;
@@ -50,19 +55,30 @@ pub fn wait_until(
     what: &str,
     is_there: impl Fn(&Value) -> bool,
 ) -> Result<Value> {
+    watch_until(&[kind, name], limit, what, is_there)
+}
+
+/// Waits until `is_there` holds for any of the objects that `kubectl get` with these arguments finds, as
+/// [`wait_until`] does.
+pub fn watch_until(
+    which: &[&str],
+    limit: Duration,
+    what: &str,
+    is_there: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let began = Instant::now();
-    let mut watch = Watch::start(kind, name)?;
+    let mut watch = Watch::start(which)?;
     let mut last = Value::Null;
     while let Some(left) = limit.checked_sub(began.elapsed()) {
         match watch.next(left) {
             Ok(object) if is_there(&object) => return Ok(object),
             Ok(object) => last = object,
             // The API server ends a watch now and then; that is no failure.
-            Err(mpsc::RecvTimeoutError::Disconnected) => watch = Watch::start(kind, name)?,
+            Err(mpsc::RecvTimeoutError::Disconnected) => watch = Watch::start(which)?,
             Err(mpsc::RecvTimeoutError::Timeout) => break,
         }
     }
-    bail!("{kind}/{name} was not {what} within {limit:?}; last seen: {:#}", last["status"])
+    bail!("{which:?} was not {what} within {limit:?}; last seen: {:#}", last["status"])
 }
 
 /// `kubectl get --watch`, object by object.
@@ -72,9 +88,10 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(kind: &str, name: &str) -> Result<Self> {
+    fn start(which: &[&str]) -> Result<Self> {
         let mut process = Command::new("kubectl")
-            .args(["--namespace", NAMESPACE, "get", kind, name, "--output", "json", "--watch"])
+            .args(["--namespace", NAMESPACE, "get", "--output", "json", "--watch"])
+            .args(which)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -30,17 +30,30 @@ pub fn install_now() {
     command(script.to_str().expect("the repository's path is UTF-8"), &[]).expect("the chart installs");
 }
 
-/// The OpenAI base URL of a model: its Service's own name where names of the cluster resolve (inside the sandbox),
-/// and the API server's service proxy on a foreign cluster.
-pub fn base_url(model: &str) -> Result<String> {
+/// Name of the pool in which the tests create their models.
+pub const POOL: &str = "cpu";
+
+/// The OpenAI base URL of the pool: its gateway's own name where names of the cluster resolve (inside the sandbox), and
+/// the API server's service proxy on a foreign cluster.
+///
+/// # Errors
+/// The proxy does not start.
+pub fn base_url() -> Result<String> {
     if std::env::var_os("INFERNO_TEST_KUBECONFIG").is_none() {
-        return Ok(format!("http://{model}-server.{NAMESPACE}.svc/v1"));
+        return Ok(format!("http://{POOL}-gateway.{NAMESPACE}.svc/v1"));
     }
+    Ok(format!("{}/api/v1/namespaces/{NAMESPACE}/services/{POOL}-gateway:80/proxy/v1", api_proxy()?))
+}
+
+/// `http://…` of the API server, without a slash at its end and without credentials.
+///
+/// # Errors
+/// The proxy does not start.
+pub fn api_proxy() -> Result<String> {
     if PROXY.get().is_none() {
         let _ = PROXY.set(Proxy::start()?);
     }
-    let proxy = &PROXY.get().context("set above")?.address;
-    Ok(format!("http://{proxy}/api/v1/namespaces/{NAMESPACE}/services/{model}-server:80/proxy/v1"))
+    Ok(format!("http://{}", PROXY.get().context("set above")?.address))
 }
 
 /// `kubectl proxy` on a free port; it ends with the test program.

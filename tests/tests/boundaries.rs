@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which of our crates each crate may depend on in what it ships.
@@ -12,7 +13,10 @@ const ARROWS: [(&str, &[&str]); 6] = [
     ("inferno-crds", &[]),
     ("inferno-sidecar", &["inferno-engine", "inferno-crds"]),
     ("inferno-operator", &["inferno-crds", "inferno-judgement"]),
-    ("tests", &["inferno-engine", "inferno-crds", "inferno-sidecar", "inferno-operator", "inferno-judgement"]),
+    (
+        "tests",
+        &["inferno-engine", "inferno-crds", "inferno-sidecar", "inferno-operator", "inferno-judgement"],
+    ),
 ];
 
 /// Names of all packages below `package` in its normal (shipped) dependency tree.
@@ -74,4 +78,35 @@ fn the_engine_knows_neither_http_nor_kubernetes() {
         found.is_empty(),
         "the engine speaks frames on a socket and nothing else, but depends on {found:?}"
     );
+}
+
+/// Of the sidecar's crate only the gateway's watch knows Kubernetes: routing is tested from a value, and works on when
+/// the API server is away because it cannot ask it.
+#[test]
+fn only_the_gateways_watch_knows_kubernetes() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sidecar/src");
+    let may_know = source.join("gateway/kubernetes");
+    let names = [
+        "kube::",
+        "k8s_openapi::",
+        "crds::InferenceModel",
+        "crds::InferencePool",
+        "crds::model",
+        "crds::pool",
+    ];
+    let knows = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap();
+        names.iter().any(|name| text.contains(name))
+    };
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        rust_files(&source).into_iter().filter(knows).partition(|file| file.starts_with(&may_know));
+    assert!(outside.is_empty(), "only {} may know Kubernetes, not {outside:?}", may_know.display());
+    assert!(!inside.is_empty(), "the check above looks for the right names");
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let inside = folders.iter().flat_map(|folder| rust_files(folder));
+    inside.chain(files.into_iter().filter(|file| file.extension().is_some_and(|kind| kind == "rs"))).collect()
 }

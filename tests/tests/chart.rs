@@ -9,17 +9,21 @@ use serde_yaml::Value;
 use tests::release::repository;
 
 /// All that any installation may grant, as "group/resource: verbs". A line more is a decision, not an accident.
-const RIGHTS: [&str; 10] = [
+const RIGHTS: [&str; 14] = [
     "apps/deployments: create delete get list patch watch",
     "coordination.k8s.io/leases: create",
     "coordination.k8s.io/leases: get update",
+    "discovery.k8s.io/endpointslices: get list watch",
     "events.k8s.io/events: create patch",
     "inferno.ai/inferencemodels inferencepools: get list watch",
     "inferno.ai/inferencemodels/finalizers: update",
     "inferno.ai/inferencemodels/status inferencepools/status: patch",
+    "policy/poddisruptionbudgets: create delete get patch",
+    "rbac.authorization.k8s.io/rolebindings roles: create get patch",
     "/persistentvolumeclaims: get",
     "/pods: get list watch",
-    "/services: create get list patch watch",
+    "/serviceaccounts: create get patch",
+    "/services: create delete get list patch watch",
 ];
 
 /// Renders the chart with the given values. The helm of the test bed is taken, else the one on PATH.

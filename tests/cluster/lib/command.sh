@@ -9,6 +9,8 @@ shift 2
 # The working folder must be looked up again, in this mount namespace.
 cd "$folder"
 export KUBECONFIG=$INSIDE/pki/admin.kubeconfig PATH=$TOOLS_BIN:$PATH INFERNO_SANDBOX=$id
+# Tests of what happens without an API server.
+export INFERNO_TESTBED_APISERVER=$CLUSTER_DIR/apiserver
 # `ctr images import` and the like find the cluster's containerd.
 export CONTAINERD_ADDRESS=$INSIDE/containerd.sock CONTAINERD_NAMESPACE=k8s.io
 # Caches of the clients belong to the cluster they describe, and go with it.

@@ -78,16 +78,20 @@ start_etcd() {
 }
 
 start_apiserver() {
-  start_daemon apiserver "$TOOLS_BIN/kube-apiserver" --etcd-servers="$ETCD" \
-    --bind-address=0.0.0.0 --advertise-address="$NODE_ADDRESS" --secure-port=6443 --endpoint-reconciler-type=lease \
-    --service-cluster-ip-range="$SERVICE_NETWORK" \
-    --tls-cert-file="$PKI/apiserver.crt" --tls-private-key-file="$PKI/apiserver.key" --client-ca-file="$PKI/ca.crt" \
-    --service-account-issuer=https://kubernetes.default.svc.cluster.local \
-    --service-account-key-file="$PKI/accounts.pub" --service-account-signing-key-file="$PKI/accounts.key" \
-    --kubelet-client-certificate="$PKI/kubelet-client.crt" --kubelet-client-key="$PKI/kubelet-client.key" \
-    --kubelet-preferred-address-types=InternalIP \
-    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
-    --allow-privileged=true --profiling=false
+  local command=("$TOOLS_BIN/kube-apiserver" --etcd-servers="$ETCD"
+    --bind-address=0.0.0.0 --advertise-address="$NODE_ADDRESS" --secure-port=6443 --endpoint-reconciler-type=lease
+    --service-cluster-ip-range="$SERVICE_NETWORK"
+    --tls-cert-file="$PKI/apiserver.crt" --tls-private-key-file="$PKI/apiserver.key" --client-ca-file="$PKI/ca.crt"
+    --service-account-issuer=https://kubernetes.default.svc.cluster.local
+    --service-account-key-file="$PKI/accounts.pub" --service-account-signing-key-file="$PKI/accounts.key"
+    --kubelet-client-certificate="$PKI/kubelet-client.crt" --kubelet-client-key="$PKI/kubelet-client.key"
+    --kubelet-preferred-address-types=InternalIP
+    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction
+    --allow-privileged=true --profiling=false)
+  start_daemon apiserver "${command[@]}"
+  # What `apiserver stop` and `apiserver start` go by.
+  echo $! >"$INSIDE/apiserver.pid"
+  printf '%q ' exec "${command[@]}" >"$INSIDE/apiserver.command"
 }
 
 start_controller_manager() {

@@ -43,6 +43,17 @@ fn cases() -> Vec<Case> {
         ("negative replicas", |spec| spec["replicas"] = json!(-1), "replicas"),
         ("no slots", |spec| spec["engine"] = json!({"parallelSlots": 0}), "parallelSlots"),
         ("an unknown cache type", |spec| spec["engine"] = json!({"kvCacheType": "Q9"}), "kvCacheType"),
+        (
+            "a share without a canary",
+            |spec| spec["rollout"] = json!({"traffic": {"canaryPercent": 25}}),
+            "spec.rollout.strategy to Canary",
+        ),
+        (
+            "more than everything",
+            |spec| spec["rollout"] = json!({"strategy": "Canary", "traffic": {"canaryPercent": 101}}),
+            "canaryPercent",
+        ),
+        ("an unknown switch", |spec| spec["killSwitch"] = json!("Everything"), "killSwitch"),
         ("an unknown field", |spec| spec["replicaz"] = json!(1), "replicaz"),
     ]
 }

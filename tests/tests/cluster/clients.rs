@@ -1,4 +1,4 @@
-//! Clients as they are: the official Python SDK, through the Service's name.
+//! Clients as they are: the official Python SDK, through the gateway's name.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ fn the_official_openai_client_gets_a_plain_and_a_streamed_answer() {
     scene.ready();
     let output = Command::new(repository().join("target/testbed/venv/bin/python"))
         .arg(repository().join("examples/clients/openai_chat.py"))
-        .args(["--base-url", &base_url("python").unwrap(), "--model", "python"])
+        .args(["--base-url", &base_url().unwrap(), "--model", "python"])
         .output()
         .unwrap();
     let (printed, errors) =

@@ -6,7 +6,7 @@ use tests::client::chat;
 use tests::kubectl::{command, get, kubectl, list};
 use tests::release::SYSTEM_NAMESPACE;
 
-use crate::scene::{READY_LIMIT, Scene, block_on, demo_spec};
+use crate::scene::{READY_LIMIT, Scene, block_on, client, demo_spec};
 
 #[test]
 fn a_deleted_pod_is_replaced() {
@@ -17,7 +17,7 @@ fn a_deleted_pod_is_replaced() {
     kubectl(&["delete", "pod", pod]).unwrap();
     kubectl(&["wait", "--for=condition=Ready", "pod", "--selector", &scene.selector(), "--timeout=90s"])
         .unwrap();
-    let answer = block_on(scene.client().ask(&chat("replaced", "hello"))).unwrap();
+    let answer = block_on(client().ask(&chat("replaced", "hello"))).unwrap();
     assert_eq!(answer.finish_reason, "stop");
 }
 
@@ -33,7 +33,7 @@ fn the_operator_may_die_and_comes_back_to_the_same_world() {
     let selector = "app.kubernetes.io/name=inferno-operator";
     let killed = operator(&["delete", "pod", "--selector", selector, "--grace-period", "0", "--force"]);
     assert!(killed.contains("deleted"), "{killed}");
-    let answer = block_on(scene.client().ask(&chat("unattended", "hello"))).unwrap();
+    let answer = block_on(client().ask(&chat("unattended", "hello"))).unwrap();
     assert_eq!(answer.finish_reason, "stop", "serving does not need the operator");
 
     operator(&["rollout", "status", "deployment/inferno-operator", "--timeout", "90s"]);
@@ -79,7 +79,7 @@ fn a_bad_edit_never_takes_down_what_serves() {
     let (_, _, message) = tests::kubectl::condition(&failed, "Ready");
     assert!(message.contains(revision), "the message says what serves meanwhile: {message}");
     assert_eq!(tests::kubectl::condition(&failed, "Available").0, "True");
-    let answer = block_on(scene.client().ask(&chat("guarded", "hello"))).unwrap();
+    let answer = block_on(client().ask(&chat("guarded", "hello"))).unwrap();
     assert_eq!(answer.revision, revision);
 
     scene.apply(&demo_spec());

@@ -6,10 +6,16 @@
 
 mod admission;
 mod bad_sources;
+mod canary;
 mod changes;
 mod clients;
+mod disruptions;
 mod documents;
 mod faults;
+mod kills;
+mod models;
 mod priority;
+mod propagation;
 mod scene;
 mod serving;
+mod zero;

@@ -1,12 +1,16 @@
 //! A model of one test: created with the test's settings, deleted with everything it owned at the test's end.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::client::Client;
-use tests::kubectl::{apply, get, is, kubectl, wait_gone, wait_until};
-use tests::release::{base_url, install, repository};
+use tests::kubectl::{apply, condition, get, is, kubectl, wait_gone, wait_until, watch_until};
+use tests::pods::{Pod, pods};
+use tests::release::{POOL, base_url, install, repository};
+use tests::traffic::Traffic;
 
 /// A cold pod on two busy cores: image start, download of a few MB, load and warm-up take under 20 s when alone.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -26,7 +30,7 @@ impl Scene {
         install();
         let pool = json!({
             "apiVersion": "inferno.ai/v1alpha1", "kind": "InferencePool",
-            "metadata": {"name": "cpu"}, "spec": {},
+            "metadata": {"name": POOL}, "spec": {"gateway": {"replicas": 2}},
         });
         apply(&pool.to_string()).unwrap();
         let scene = Self { model: model.to_owned(), _turn: turn };
@@ -58,15 +62,46 @@ impl Scene {
         wait_until("imodel", &self.model, limit, what, is_there).unwrap()
     }
 
-    /// A client of the model's own address.
-    pub(crate) fn client(&self) -> Client {
-        Client::new(base_url(&self.model).unwrap()).unwrap()
+    /// Ten requests per second at the model, through the gateway.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic::start(client(), &self.model, 10)
+    }
+
+    /// The model's pods that nobody has deleted.
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        pods(&self.selector()).unwrap()
+    }
+
+    /// Waits until so many pods are Ready that are none of `old`.
+    pub(crate) fn new_pods_ready(&self, count: usize, old: &[Pod]) {
+        wait_for_pods(&self.selector(), count, old);
     }
 
     /// Selects everything that belongs to the model.
     pub(crate) fn selector(&self) -> String {
         format!("inferno.ai/model={}", self.model)
     }
+}
+
+/// A client of the pool's gateway.
+pub(crate) fn client() -> Client {
+    Client::new(base_url().unwrap()).unwrap()
+}
+
+/// Waits until so many pods that a selector finds are Ready and none of `old`.
+pub(crate) fn wait_for_pods(selector: &str, count: usize, old: &[Pod]) {
+    let ready = RefCell::new(BTreeSet::new());
+    watch_until(&["pods", "--selector", selector], READY_LIMIT, &format!("{count} ready"), |object| {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let is_staying = object["metadata"]["deletionTimestamp"].is_null();
+        if is_staying && condition(object, "Ready").0 == "True" && old.iter().all(|pod| pod.name != name) {
+            ready.borrow_mut().insert(name);
+        } else {
+            ready.borrow_mut().remove(&name);
+        }
+        ready.borrow().len() >= count
+    })
+    .unwrap();
 }
 
 impl Drop for Scene {
@@ -86,6 +121,7 @@ fn explain(model: &str) {
     for arguments in [
         vec!["get", "pods", "--selector", &selector, "--output", "wide"],
         vec!["logs", "--selector", &selector, "--all-containers", "--tail", "40", "--prefix"],
+        vec!["logs", "--selector", "app.kubernetes.io/component=gateway", "--tail", "20", "--prefix"],
         vec!["get", "events", "--sort-by", ".lastTimestamp"],
         vec!["logs", "--namespace", "inferno-system", "deployment/inferno-operator", "--tail", "40"],
     ] {

@@ -8,7 +8,7 @@ use tests::client::chat;
 use tests::kubectl::{condition, get, kubectl};
 use tests::release::repository;
 
-use crate::scene::{Scene, block_on, demo_digest, demo_spec};
+use crate::scene::{Scene, block_on, client, demo_digest, demo_spec};
 
 #[test]
 fn a_model_is_served_and_its_status_says_what_matters() {
@@ -16,7 +16,7 @@ fn a_model_is_served_and_its_status_says_what_matters() {
     let model = scene.ready();
 
     let status = &model["status"];
-    assert_eq!(status["url"], "http://served-server.default.svc/v1");
+    assert_eq!(status["url"], "http://cpu-gateway.default.svc/v1");
     assert_eq!(status["model"]["sha256"], demo_digest());
     assert_eq!(status["model"]["architecture"], "llama");
     assert_eq!(status["readyReplicas"], 1);
@@ -24,10 +24,21 @@ fn a_model_is_served_and_its_status_says_what_matters() {
         assert_eq!(condition(&model, kind).0, "True", "condition {kind}: {:#}", status["conditions"]);
     }
     let columns = kubectl(&["get", "ipool,imodel"]).unwrap();
-    for word in ["READY", "MODEL", "POOL", "REPLICAS", "REVISION", "ROLLOUT", "1/1", "Stable"] {
+    for word in [
+        "READY",
+        "MODEL",
+        "POOL",
+        "REPLICAS",
+        "REVISION",
+        "ROLLOUT",
+        "1/1",
+        "Stable",
+        "GATEWAY",
+        "cpu-gateway",
+    ] {
         assert!(columns.contains(word), "{word} is missing in\n{columns}");
     }
-    let answer = block_on(scene.client().stream(&chat("served", "hello"))).unwrap();
+    let answer = block_on(client().stream(&chat("served", "hello"))).unwrap();
     assert_eq!(answer.finish_reason, "stop", "the demo model stops by itself: {answer:?}");
     assert_eq!(answer.revision, status["stableRevision"].as_str().unwrap());
 }
@@ -36,7 +47,7 @@ fn a_model_is_served_and_its_status_says_what_matters() {
 fn the_demo_model_answers_its_questions() {
     let scene = Scene::start("answers", &demo_spec());
     scene.ready();
-    let client = scene.client();
+    let client = client();
     let text = std::fs::read_to_string(repository().join("examples/model/questions.json")).unwrap();
     let file: Value = serde_json::from_str(&text).unwrap();
     let questions = file["questions"].as_array().unwrap();

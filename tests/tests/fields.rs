@@ -1,0 +1,229 @@
+//! No field is inert: every leaf of both specs, changed, changes what the operator plans or what a gateway goes by. A
+//! new field without a reader, or without a place in the samples below, fails here.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+
+use std::collections::BTreeSet;
+
+use crds::definitions::definitions;
+use crds::model::InferenceModel;
+use crds::pool::{ImagePullPolicy, InferencePool};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
+use k8s_openapi::jiff::Timestamp;
+use operator::capacity::Claim;
+use operator::objects::{Installation, revision_name};
+use operator::plan::{Observed, plan};
+use operator::pool::{ObservedPool, plan_pool};
+use serde_json::{Value, json};
+use sidecar::gateway::kubernetes::read::view;
+
+/// One step from a value into a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Key(String),
+    FirstItem,
+    AnyEntry,
+}
+
+type Path = Vec<Step>;
+
+fn leaves(schema: &Value, path: &Path, found: &mut BTreeSet<Path>) {
+    let below = |step: Step| [path.clone(), vec![step]].concat();
+    if let Some(properties) = schema["properties"].as_object() {
+        for (name, property) in properties {
+            leaves(property, &below(Step::Key(name.clone())), found);
+        }
+    } else if schema["items"].is_object() {
+        leaves(&schema["items"], &below(Step::FirstItem), found);
+    } else if schema["additionalProperties"].is_object() {
+        leaves(&schema["additionalProperties"], &below(Step::AnyEntry), found);
+    } else {
+        found.insert(path.clone());
+    }
+}
+
+fn leaves_of_spec(file: &str) -> BTreeSet<Path> {
+    let (_, definition) = definitions().into_iter().find(|(name, _)| *name == file).unwrap();
+    let schema: JSONSchemaProps =
+        definition.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap();
+    let mut found = BTreeSet::new();
+    leaves(&json!(schema.properties.unwrap()["spec"]), &vec![], &mut found);
+    found
+}
+
+fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut Value> {
+    let Some((step, rest)) = path.split_first() else { return Some(value) };
+    let inner = match step {
+        Step::Key(name) => value.get_mut(name)?,
+        Step::FirstItem => value.get_mut(0)?,
+        Step::AnyEntry => value.as_object_mut()?.values_mut().next()?,
+    };
+    part(inner, rest)
+}
+
+/// Another value of the same kind. `choices` are the words that enums here have.
+fn changed(value: &Value) -> Value {
+    const CHOICES: [[&str; 2]; 12] = [
+        ["HTTP", "HTTPS"],
+        ["HuggingFace", "HTTP"],
+        ["Ephemeral", "PersistentVolumeClaim"],
+        ["PersistentVolumeClaim", "Ephemeral"],
+        ["Always", "Never"],
+        ["Auto", "Disabled"],
+        ["F16", "Q8_0"],
+        ["Normal", "VIP"],
+        ["PrefixAware", "RoundRobin"],
+        ["Conversation", "User"],
+        ["Canary", "BlueGreen"],
+        ["None", "Model"],
+    ];
+    match value {
+        Value::Bool(flag) => json!(!flag),
+        Value::Number(number) => json!(number.as_i64().unwrap() + 1),
+        Value::String(text) => match CHOICES.iter().find(|[from, _]| from == text) {
+            Some([_, to]) => json!(to),
+            None if text.ends_with("Gi") || text.ends_with("Mi") => json!(format!("1{text}")),
+            None => json!(format!("{text}x")),
+        },
+        other => panic!("not a leaf: {other}"),
+    }
+}
+
+/// What the operator plans for both objects and what a gateway goes by, in a form that can be compared.
+fn done(pool: &Value, model: &Value) -> Option<String> {
+    let pool: InferencePool =
+        serde_json::from_value(json!({"metadata": {"name": "cpu", "namespace": "default"}, "spec": pool}))
+            .ok()?;
+    // A canary runs, so that what is declared of one matters.
+    let model: InferenceModel = serde_json::from_value(json!({
+        "metadata": {"name": "tiny", "namespace": "default", "uid": "u", "generation": 1},
+        "spec": model,
+        "status": {"stableRevision": "tiny-a", "canaryRevision": "tiny-b"},
+    }))
+    .ok()?;
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let seen = view(Some(&pool), "cpu", std::iter::once(&model), std::iter::empty());
+    let of_pool = plan_pool(&pool, &ObservedPool::default(), &installation(), now);
+    let of_model = plan(&model, &observed(&model, pool), &installation(), now);
+    Some(format!("{of_model:#?} {of_pool:#?} {seen:#?}"))
+}
+
+fn installation() -> Installation {
+    Installation {
+        sidecar_image: "sidecar:dev".into(),
+        sidecar_pull_policy: ImagePullPolicy::IfNotPresent,
+        report_url: None,
+    }
+}
+
+/// The declared revision with all its pods beside an older one, so that how it takes over matters.
+fn observed(model: &InferenceModel, pool: InferencePool) -> Observed {
+    let owner =
+        json!({"apiVersion": "inferno.ai/v1alpha1", "kind": "InferenceModel", "name": "tiny", "uid": "u"});
+    let deployment = |name: &str| {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "generation": 1, "ownerReferences": [owner]},
+            "spec": {"replicas": model.spec.replicas, "selector": {}, "template": {}},
+            "status": {"observedGeneration": 1, "replicas": 3, "readyReplicas": 3},
+        }))
+        .unwrap()
+    };
+    let target = revision_name(model, &pool, &installation());
+    Observed {
+        claims: vec![Claim { created: None, model: "tiny".into(), replicas: model.spec.replicas }],
+        deployments: vec![deployment("tiny-a"), deployment(&target)],
+        pool: (model.spec.pool_ref.name == "cpu").then_some(pool),
+        ..Default::default()
+    }
+}
+
+/// Samples of pools; together they have every field.
+fn pools() -> Vec<Value> {
+    let full = json!({
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [
+            {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 5},
+        ],
+        "accelerator": {"resourceName": "nvidia.com/gpu", "count": 1},
+        "runtime": {
+            "image": "other:1", "imagePullPolicy": "Always", "threads": 4,
+            "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        },
+        "modelCache": {"mode": "Ephemeral", "size": "5Gi"},
+        "sourcePolicy": {"allowedSchemes": ["HTTP"], "allowedHosts": ["models.default.svc"], "requireDigest": false},
+        "limits": {"maxReplicas": 2},
+        "queue": {"maxQueuedRequests": 10, "maxQueuedBytes": "1Gi", "defaultTimeoutSeconds": 30},
+        "gateway": {"replicas": 3, "loadBalancing": "PrefixAware", "maxHeldRequests": 9, "maxHeldBytes": "64Mi",
+                    "holdTimeoutSeconds": 60},
+    });
+    vec![full, json!({"modelCache": {"mode": "PersistentVolumeClaim", "claimName": "weights"}})]
+}
+
+/// Samples of models; together they have every field.
+fn models() -> Vec<Value> {
+    let full = json!({
+        "poolRef": {"name": "cpu"},
+        "modelName": "tiny-model",
+        "aliases": ["small"],
+        "source": {
+            "http": {"url": "http://models.default.svc/tiny.gguf"},
+            "sha256": "ab",
+            "secretRef": {"name": "token", "key": "token"},
+        },
+        "engine": {"contextLength": 512, "parallelSlots": 2, "gpuLayers": 3, "flashAttention": "Auto",
+                   "kvCacheType": "F16", "threads": 2},
+        "replicas": 3,
+        "requestPolicy": {"defaultPriority": "Normal", "timeoutSeconds": 60, "maxOutputTokens": 100},
+        "suspend": false,
+        "killSwitch": "None",
+        "rollout": {
+            "strategy": "Canary",
+            "traffic": {"canaryPercent": 25, "stickyKey": "Conversation", "headerOverride": true, "mirrorPercent": 5},
+        },
+    });
+    let from_hub = json!({
+        "poolRef": {"name": "cpu"},
+        "source": {"huggingFace": {"repository": "a/b", "revision": "main", "files": ["c.gguf"], "endpoint": "http://hub.svc"}},
+        "replicas": 3,
+    });
+    let plain = json!({
+        "poolRef": {"name": "cpu"},
+        "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
+        "replicas": 3,
+    });
+    vec![full, from_hub, plain]
+}
+
+/// Whether changing the leaf changes what is done in any sample that has it.
+fn is_read(path: &Path, samples: &[Value], done_with: impl Fn(&Value) -> Vec<Option<String>>) -> bool {
+    samples.iter().any(|sample| {
+        let mut other = sample.clone();
+        let Some(leaf) = part(&mut other, path) else { return false };
+        *leaf = changed(leaf);
+        done_with(sample)
+            .iter()
+            .zip(done_with(&other))
+            .any(|(before, after)| before.is_some() && after.is_some() && *before != after)
+    })
+}
+
+#[test]
+fn every_field_of_a_pool_is_read() {
+    let inert: Vec<Path> = leaves_of_spec("inferencepools.yaml")
+        .into_iter()
+        .filter(|path| {
+            !is_read(path, &pools(), |pool| models().iter().map(|model| done(pool, model)).collect())
+        })
+        .collect();
+    assert!(inert.is_empty(), "nothing changes with {inert:#?}");
+}
+
+#[test]
+fn every_field_of_a_model_is_read() {
+    let inert: Vec<Path> = leaves_of_spec("inferencemodels.yaml")
+        .into_iter()
+        .filter(|path| {
+            !is_read(path, &models(), |model| pools().iter().map(|pool| done(pool, model)).collect())
+        })
+        .collect();
+    assert!(inert.is_empty(), "nothing changes with {inert:#?}");
+}
