@@ -38,13 +38,20 @@ impl Prefixes {
         Prefixes { slots: vec![Slot::default(); slots], can_cut, uses: 0 }
     }
 
-    /// Chooses an idle slot: the one that saves most of the prompt, else the one unused for longest. Only what
-    /// was remembered under the same key is ever reused. `None` when all are busy.
+    /// Chooses an idle slot: the one that saves most of the prompt while at least half of its memory stays, else the
+    /// one unused for longest. All prompts begin alike (a template's first tokens, a system prompt): without that
+    /// half, every new conversation would push out the one before it, beside slots that nobody needs. Only what was
+    /// remembered under the same key is ever reused. `None` when all are busy.
     pub fn take(&mut self, prompt: &[Token], cache_key: u64) -> Option<Place> {
         let idle = self.slots.iter().enumerate().filter(|(_, slot)| !slot.is_busy);
-        let (reused, Reverse((_, index))) = idle
-            .map(|(index, slot)| (self.reusable(slot, prompt, cache_key), Reverse((slot.used_at, index))))
+        let (_, Reverse((_, index))) = idle
+            .map(|(index, slot)| {
+                let reusable = self.reusable(slot, prompt, cache_key);
+                let is_worth = 2 * reusable >= slot.tokens.len();
+                (if is_worth { reusable } else { 0 }, Reverse((slot.used_at, index)))
+            })
             .max()?;
+        let reused = self.reusable(&self.slots[index], prompt, cache_key);
         self.uses += 1;
         let slot = &mut self.slots[index];
         *slot = Slot { is_busy: true, cache_key, tokens: Vec::new(), used_at: self.uses };
@@ -90,6 +97,24 @@ mod tests {
     }
 
     #[test]
+    fn a_new_conversation_does_not_push_out_another_one_while_there_is_room() {
+        let template = [1, 2, 3];
+        let mut prefixes = Prefixes::new(2, true);
+        let one = [template.as_slice(), &[10, 11, 12, 13]].concat();
+        let other = [template.as_slice(), &[20, 21, 22, 23]].concat();
+        assert_eq!(prefixes.take(&one, 7), Some(Place { slot: 0, reused: 0 }));
+        prefixes.give_back(0, one.clone());
+        assert_eq!(prefixes.take(&other, 7), Some(Place { slot: 1, reused: 0 }));
+        prefixes.give_back(1, other.clone());
+        assert_eq!(prefixes.take(&one, 7), Some(Place { slot: 0, reused: 6 }));
+        assert_eq!(
+            prefixes.take(&[1, 2, 3, 30, 31], 7),
+            Some(Place { slot: 1, reused: 3 }),
+            "nothing else is idle"
+        );
+    }
+
+    #[test]
     fn nothing_is_shared_between_keys() {
         let mut prefixes = Prefixes::new(1, true);
         prefixes.take(&[1, 2, 3], 7).unwrap();
@@ -129,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_reused_was_remembered_under_the_same_key_and_saves_most(
+        fn what_is_reused_was_remembered_under_the_same_key_and_saves_most_of_what_is_worth_it(
             can_cut: bool,
             rounds in proptest::collection::vec((proptest::collection::vec(0..3i32, 1..8), 0..2u64, any::<bool>()), 1..60),
         ) {
@@ -146,7 +171,9 @@ mod tests {
                     prop_assert!(can_cut || place.reused == 0 || place.reused == old.len());
                     for (other_key, tokens) in record.iter().flatten().filter(|_| can_cut) {
                         let common = tokens.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
-                        prop_assert!(*other_key != key || common.min(prompt.len() - 1) <= place.reused);
+                        let common = common.min(prompt.len() - 1);
+                        let is_worth = *other_key == key && 2 * common >= tokens.len();
+                        prop_assert!(!is_worth || common <= place.reused);
                     }
                     running.push((place.slot, key, prompt));
                 } else {

@@ -190,7 +190,12 @@ mod tests {
 
     #[test]
     fn with_a_ready_pod_only_the_kill_switch_stands_in_the_way() {
-        let endpoint = EndpointView { address: ([10, 0, 0, 1], 80).into(), pod: "p".into(), is_ready: true };
+        let endpoint = EndpointView {
+            address: ([10, 0, 0, 1], 80).into(),
+            pod: "p".into(),
+            is_ready: true,
+            is_leaving: false,
+        };
         let revisions = vec![RevisionView { endpoints: vec![endpoint], ..RevisionView::default() }];
         let model = ModelView { revisions, is_suspended: true, ..failing("EngineLost") };
         assert_eq!(outlook(&model, NOW_MS).text, "a replica is ready");

@@ -84,7 +84,12 @@ mod tests {
     use crate::gateway::view::{EndpointView, Mirror, Traffic};
 
     fn revision(name: &str, is_ready: bool) -> RevisionView {
-        let endpoint = EndpointView { address: ([10, 0, 0, 1], 80).into(), pod: "p".into(), is_ready };
+        let endpoint = EndpointView {
+            address: ([10, 0, 0, 1], 80).into(),
+            pod: "p".into(),
+            is_ready,
+            is_leaving: false,
+        };
         RevisionView { name: name.into(), slots: 4, endpoints: vec![endpoint] }
     }
 

@@ -163,6 +163,9 @@ pub struct EndpointView {
     pub pod: String,
     /// Whether new requests may go there: ready, and not about to leave.
     pub is_ready: bool,
+    /// Whether it is about to leave.
+    #[serde(default)]
+    pub is_leaving: bool,
 }
 
 /// How a start is getting on.

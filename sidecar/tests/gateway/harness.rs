@@ -341,7 +341,7 @@ impl Pod {
     }
 
     pub(crate) fn endpoint(&self) -> EndpointView {
-        EndpointView { address: self.address, pod: self.name.clone(), is_ready: true }
+        EndpointView { address: self.address, pod: self.name.clone(), is_ready: true, is_leaving: false }
     }
 
     /// The next request.

@@ -44,7 +44,8 @@ async fn pod() -> Server {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_wait_for_the_model_and_both_kinds_of_answers_pass() {
     let server = pod().await;
-    let endpoint = EndpointView { address: server.address, pod: "tiny-0".to_owned(), is_ready: true };
+    let endpoint =
+        EndpointView { address: server.address, pod: "tiny-0".to_owned(), is_ready: true, is_leaving: false };
     let mut model = tiny(&[]);
     model.revisions = vec![RevisionView { name: "tiny-a".into(), slots: 4, endpoints: vec![endpoint] }];
     let front = Front::new(view([model])).await;

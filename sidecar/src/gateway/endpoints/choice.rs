@@ -1,4 +1,4 @@
-//! The choice among the ready endpoints of a revision, for one request.
+//! The choice among the endpoints of a revision, for one request.
 //!
 //! # Why these rules
 //!
@@ -69,7 +69,7 @@ impl<'a> Choice<'a> {
 
     /// The first candidate from a place in the list on.
     pub(super) fn next_from(&self, start: usize) -> Option<usize> {
-        let count = self.members.ready.len();
+        let count = self.members.open.len();
         (start..start + count).map(|index| index % count).find(|index| self.is_candidate(*index))
     }
 
@@ -91,7 +91,7 @@ impl<'a> Choice<'a> {
 
     /// The one of two random candidates that is done earlier.
     pub(super) fn better_of_two(&self, random: u64) -> Option<usize> {
-        let count = self.members.ready.len();
+        let count = self.members.open.len();
         // 32 random bits, spread evenly over so many numbers.
         let pick = |bits: u64, among: usize| ((bits & 0xFFFF_FFFF) * among as u64) >> 32;
         let pick = |bits: u64, among: usize| usize::try_from(pick(bits, among)).expect("below an usize");
@@ -104,8 +104,8 @@ impl<'a> Choice<'a> {
     fn sums(&self) -> Sums {
         *self.sums.get_or_init(|| {
             let mut sums = Sums { tokens: 0.0, weights: 0.0 };
-            for index in (0..self.members.ready.len()).filter(|index| self.is_candidate(*index)) {
-                sums.tokens += self.members.ready[index].endpoint.tokens() as f64;
+            for index in (0..self.members.open.len()).filter(|index| self.is_candidate(*index)) {
+                sums.tokens += self.members.open[index].endpoint.tokens() as f64;
                 sums.weights += self.weight(index);
             }
             sums
@@ -113,17 +113,17 @@ impl<'a> Choice<'a> {
     }
 
     fn is_candidate(&self, index: usize) -> bool {
-        let endpoint = &self.members.ready[index].endpoint;
+        let endpoint = &self.members.open[index].endpoint;
         let is_barred = || self.heeds_breakers && endpoint.passage(self.now) == Passage::Barred;
         !self.avoid.contains(&endpoint.address) && !is_barred()
     }
 
     fn weight(&self, index: usize) -> f64 {
-        self.members.ready[index].weight(self.now)
+        self.members.open[index].weight(self.now)
     }
 
     fn is_overloaded(&self, index: usize) -> bool {
-        let endpoint = &self.members.ready[index].endpoint;
+        let endpoint = &self.members.open[index].endpoint;
         let weight = self.weight(index);
         if (endpoint.requests() as f64) < (f64::from(self.members.slots) * weight).max(1.0) {
             return false;
@@ -135,7 +135,7 @@ impl<'a> Choice<'a> {
 
     /// Compares (work in flight and this request) ÷ (measured rate × weight); rates only where both have one.
     fn is_done_earlier(&self, one: usize, other: usize) -> bool {
-        let endpoint = |index: usize| &self.members.ready[index].endpoint;
+        let endpoint = |index: usize| &self.members.open[index].endpoint;
         let rates = endpoint(one).rate().zip(endpoint(other).rate()).unwrap_or((1.0, 1.0));
         let time = |index: usize, rate: f64| {
             (endpoint(index).tokens() as f64 + self.work) / (rate * self.weight(index))

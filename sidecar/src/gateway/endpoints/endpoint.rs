@@ -19,6 +19,8 @@ pub(super) struct Endpoint {
     pub(super) pod: String,
     /// Whether the latest view gives it new requests.
     pub(super) is_ready: AtomicBool,
+    /// Whether any view has.
+    pub(super) was_ready: AtomicBool,
     tokens: AtomicU64,
     requests: AtomicU64,
     /// Bits of an `f64`, tokens per second; zero before the first measurement.
@@ -47,6 +49,7 @@ impl Endpoint {
             address: view.address,
             pod: view.pod.clone(),
             is_ready: AtomicBool::new(view.is_ready),
+            was_ready: AtomicBool::new(view.is_ready),
             tokens: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             rate: AtomicU64::new(0),

@@ -88,7 +88,7 @@ impl Fleet {
         let old = self.members();
         let new = Arc::new(old.by_view(strategy, revision, &gone, now));
         old.all().for_each(|endpoint| endpoint.is_ready.store(false, Ordering::Relaxed));
-        new.ready.iter().for_each(|member| member.endpoint.is_ready.store(true, Ordering::Relaxed));
+        new.ready().iter().for_each(|member| member.endpoint.is_ready.store(true, Ordering::Relaxed));
         *self.members.write().expect("no update panics") = new.clone();
         gone.extend(old.all().map(Arc::downgrade));
         drop(old);
@@ -96,27 +96,28 @@ impl Fleet {
         gone.retain(|endpoint| endpoint.upgrade().is_some_and(|endpoint| !is_listed(&endpoint)));
     }
 
-    /// An endpoint for the request, none of `avoid`, with the request's work already counted; `None` when no ready one
-    /// is left. `random` is 64 random bits.
+    /// An endpoint for the request, none of `avoid`, with the request's work already counted; `None` when none is left
+    /// that is ready or worth a try. `random` is 64 random bits.
     pub fn choose(&self, ask: &Ask, avoid: &[SocketAddr], now: Instant, random: u64) -> Option<Lease> {
         let members = self.members();
-        // With every breaker open none counts: a pod that has failed is a better bet than no pod.
-        let index = [true, false].into_iter().find_map(|heeds_breakers| {
+        // With every breaker open none counts: a pod that has failed is a better bet than no pod, if it is ready.
+        let heeding: &[bool] = if members.is_doubtful { &[true] } else { &[true, false] };
+        let index = heeding.iter().find_map(|&heeds_breakers| {
             let choice = Choice::new(&members, avoid, ask.work(), now, heeds_breakers);
             self.by_strategy(&choice, &members, ask).or_else(|| choice.better_of_two(random))
         })?;
-        Some(members.ready[index].endpoint.clone().lease(ask.work(), now))
+        Some(members.open[index].endpoint.clone().lease(ask.work(), now))
     }
 
     /// Whether no endpoint takes new requests.
     pub fn is_empty_of_ready(&self) -> bool {
-        self.members().ready.is_empty()
+        self.members().ready().is_empty()
     }
 
     /// Requests that the ready endpoints work on at once: what to wake the hold room with.
     pub fn places(&self) -> usize {
         let members = self.members();
-        members.ready.len().saturating_mul(usize::try_from(members.slots).unwrap_or(usize::MAX))
+        members.ready().len().saturating_mul(usize::try_from(members.slots).unwrap_or(usize::MAX))
     }
 
     /// Each listed endpoint as it is.
@@ -136,11 +137,11 @@ impl Fleet {
     /// `None`: no key, no place below the bound, or no candidates.
     fn by_strategy(&self, choice: &Choice<'_>, members: &Members, ask: &Ask) -> Option<usize> {
         match members.strategy {
-            Strategy::PrefixAware => self.by_prefix(choice, ask, members.ready.len()),
+            Strategy::PrefixAware => self.by_prefix(choice, ask, members.open.len()),
             Strategy::SessionAffinity => client_key(ask).and_then(|key| choice.home(key)),
             Strategy::RoundRobin => {
                 let turn = self.next.fetch_add(1, Ordering::Relaxed);
-                choice.next_from(turn.checked_rem(members.ready.len())?)
+                choice.next_from(turn.checked_rem(members.open.len())?)
             }
             Strategy::LeastLoad => None,
         }

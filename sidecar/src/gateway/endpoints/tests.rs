@@ -15,6 +15,7 @@ fn revision(pods: u8, unready: &[u8]) -> RevisionView {
         address: address(pod),
         pod: format!("pod-{pod}"),
         is_ready: !unready.contains(&pod),
+        is_leaving: false,
     };
     RevisionView { name: "r".into(), slots: 4, endpoints: (0..pods).map(view).collect() }
 }
@@ -105,6 +106,25 @@ fn nothing_new_goes_to_unready_or_avoided_pods_and_old_leases_finish() {
     assert!(fleet.is_empty_of_ready() && fleet.places() == 0);
     assert!(fleet.choose(&Ask::default(), &[], now, 0).is_none());
     assert!(lease.is_draining());
+}
+
+#[test]
+fn pods_that_were_ready_are_asked_while_none_is_until_their_breakers_bar_them() {
+    let (fleet, now) = fleet(Strategy::PrefixAware, 2);
+    let mut view = revision(4, &[0, 1, 2, 3]);
+    view.endpoints[1].is_leaving = true;
+    fleet.update(Strategy::PrefixAware, &view, now);
+    assert!(fleet.is_empty_of_ready() && fleet.places() == 0, "nobody waits for a doubtful pod");
+    let choose = |now| fleet.choose(&session("ann"), &[], now, 0);
+    for _ in 0..5 {
+        let mut lease = choose(now).expect("pod 0 is worth a try");
+        assert_eq!(lease.address(), address(0), "1 leaves; 2 and 3 never were ready");
+        lease.failed(now);
+    }
+    assert!(choose(now).is_none(), "barred");
+    assert!(choose(now + Duration::from_secs(10)).is_some(), "a probe");
+    fleet.update(Strategy::PrefixAware, &revision(4, &[0, 1, 2]), now);
+    assert_eq!(choose(now).unwrap().address(), address(3), "one ready pod, and no other is worth a try");
 }
 
 #[test]

@@ -198,11 +198,15 @@ fn words(phase: RolloutPhase) -> &'static str {
     }
 }
 
+/// Reasons of a model that is not as it should be although its pods can start: not for us to turn anybody away by.
+const STARTING_ALL_THE_SAME: [&str; 3] = ["GatewayUnavailable", "KillSwitch", "ProbeFailed"];
+
 /// What the Ready condition says when the declared revision cannot start.
 fn failure(status: &InferenceModelStatus, rollout: &RolloutStatus) -> Option<Failure> {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
     let has_failed = rollout.phase == RolloutPhase::Failed && ready.status == "False";
-    has_failed.then(|| Failure { reason: ready.reason.clone(), message: ready.message.clone() })
+    let stops_a_start = has_failed && !STARTING_ALL_THE_SAME.contains(&ready.reason.as_str());
+    stops_a_start.then(|| Failure { reason: ready.reason.clone(), message: ready.message.clone() })
 }
 
 fn endpoints<'objects>(slices: impl Iterator<Item = &'objects EndpointSlice>) -> Endpoints {
@@ -236,12 +240,14 @@ fn endpoint_view(endpoint: &Endpoint, port: u16) -> Option<EndpointView> {
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     // An absent `ready` means ready, an absent `terminating` means staying: that is how the API defines them.
-    let is_ready = conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false);
+    let is_leaving = conditions.terminating.unwrap_or(false);
+    let is_ready = conditions.ready.unwrap_or(true) && !is_leaving;
     let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
     Some(EndpointView {
         address: SocketAddr::new(address, port),
         pod: pod.unwrap_or_else(|| address.to_string()),
         is_ready,
+        is_leaving,
     })
 }
 
@@ -250,7 +256,10 @@ fn endpoint_view(endpoint: &Endpoint, port: u16) -> Option<EndpointView> {
 fn merge(endpoints: &mut Vec<EndpointView>, endpoint: EndpointView) {
     match endpoints.iter_mut().find(|known| known.pod == endpoint.pod) {
         None => endpoints.push(endpoint),
-        Some(known) if known.address == endpoint.address => known.is_ready &= endpoint.is_ready,
+        Some(known) if known.address == endpoint.address => {
+            known.is_ready &= endpoint.is_ready;
+            known.is_leaving |= endpoint.is_leaving;
+        }
         Some(known) if known.address.is_ipv6() && endpoint.address.is_ipv4() => *known = endpoint,
         Some(_) => {}
     }

@@ -184,7 +184,10 @@ fn a_start_says_phase_percent_time_and_failure() {
     let status = json!({"rollout": {"phase": "Failed", "summary": ""}, "conditions": [ready]});
     let failure = Failure { reason: "ImagePullFailed".to_owned(), message: "details".to_owned() };
     assert_eq!(read(&json!({}), &status, &[]).start.failure, Some(failure));
-    let mut on_its_way = status;
+    let mut on_its_way = status.clone();
     on_its_way["rollout"]["phase"] = "Loading".into();
     assert_eq!(read(&json!({}), &on_its_way, &[]).start.failure, None);
+    let mut unproven = status;
+    unproven["conditions"][0]["reason"] = "ProbeFailed".into();
+    assert_eq!(read(&json!({}), &unproven, &[]).start.failure, None, "its pods start all the same");
 }
