@@ -1,5 +1,5 @@
 //! What the tests on a cluster share. Everything here acts through the tools that a user has: `kubectl`, `helm`
-//! and HTTP; nothing reaches into our processes. Apart from them stand [`bench`] and `simulator`,
+//! and HTTP; nothing reaches into our processes. Apart from them stand [`bench`] and [`simulator`],
 //! which need no cluster.
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,5 @@ pub mod client;
 pub mod kubectl;
 pub mod pods;
 pub mod release;
-#[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod traffic;

@@ -24,9 +24,9 @@ enum Command {
     Autoscale(autoscale::Options),
     /// Is the canary well: runs judges over rollouts and prints who rolls back what, and when.
     Canary(canary::Options),
-    /// Replays a stored decision and prints its reasoning.
+    /// Replays a stored decision or verdict and prints its reasoning.
     Explain {
-        /// JSON of one decision, as the simulator and the operator store it.
+        /// JSON of one decision, or of a verdict with its evidence, as the simulator stores them.
         file: PathBuf,
     },
     /// Checks what the project claims about its judgements; fails when a claim falls short.
@@ -100,7 +100,9 @@ impl Cli {
 
 fn explain(file: &std::path::Path) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    println!("{}", autoscale::explain(&text).with_context(|| format!("replay {}", file.display()))?);
+    let is_verdict = text.contains("\"evidence\"");
+    let explained = if is_verdict { canary::explain::explain(&text) } else { autoscale::explain(&text) };
+    println!("{}", explained.with_context(|| format!("replay {}", file.display()))?);
     Ok(())
 }
 

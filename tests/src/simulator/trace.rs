@@ -116,7 +116,7 @@ impl Traces {
 }
 
 impl Trace {
-    /// Reads a full file with the columns TIMESTAMP, ContextTokens, GeneratedTokens.
+    /// Reads a full file with the columns `TIMESTAMP`, `ContextTokens`, `GeneratedTokens`.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("read trace {}", path.display()))?;
         let mut times = Vec::new();
@@ -133,7 +133,9 @@ impl Trace {
         }
         ensure!(!times.is_empty(), "trace {} has no rows", path.display());
         let start = times[0];
-        times.iter_mut().for_each(|at| *at -= start);
+        for at in &mut times {
+            *at -= start;
+        }
         Ok(Self { sizes: Sizes(pairs), arrivals: Arrivals::Exact(times) })
     }
 
@@ -190,19 +192,24 @@ impl Trace {
 
     /// Writes the extract of this (full) trace as `NAME-arrivals.txt` and `NAME-sizes.csv` into `folder`.
     pub fn write_extract(&self, service: Service, folder: &Path) -> Result<()> {
-        let mut counts = vec![0_u32; self.seconds() as usize + 1];
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of an hour")]
+        let second = |at_s: f64| at_s as usize;
+        let mut counts = vec![0_u32; second(self.seconds()) + 1];
         for request in self.requests(&mut super::random::stream(0, "unused by full files")) {
-            counts[request.at_s as usize] += 1;
+            counts[second(request.at_s)] += 1;
         }
         let minute = |counts: &[u32]| counts.iter().map(u32::to_string).collect::<Vec<_>>().join(" ") + "\n";
         let arrivals: String = counts.chunks(60).map(minute).collect();
-        let sizes: String =
-            self.sizes.0.iter().step_by(4).map(|(prompt, output)| format!("{prompt},{output}\n")).collect();
+        let sizes = self.sizes.0.iter().step_by(4).map(|(prompt, output)| format!("{prompt},{output}"));
+        let sizes: Vec<String> = sizes.collect();
         let name = service.name();
         fs::create_dir_all(folder).with_context(|| format!("make folder {}", folder.display()))?;
         fs::write(folder.join(format!("{name}-arrivals.txt")), arrivals).context("write arrivals")?;
-        fs::write(folder.join(format!("{name}-sizes.csv")), format!("prompt_tokens,output_tokens\n{sizes}"))
-            .context("write sizes")
+        fs::write(
+            folder.join(format!("{name}-sizes.csv")),
+            format!("prompt_tokens,output_tokens\n{}\n", sizes.join("\n")),
+        )
+        .context("write sizes")
     }
 }
 

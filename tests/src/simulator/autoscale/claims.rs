@@ -23,6 +23,55 @@ const PROTOTYPE: [(f64, f64); 3] = [(94.5, 9.62), (92.8, 9.92), (90.5, 10.36)];
 /// Pods of the clairvoyant that a step is measured against: 1.55 times its need.
 const CLAIRVOYANT_PODS: u32 = 17;
 
+/// Something that goes wrong, and what it may cost.
+struct Case {
+    name: &'static str,
+    faults: Faults,
+    /// Points of attainment.
+    points_max: f64,
+    /// Percent of the pod-hours; `None` where losing is the danger and not paying.
+    cost_max: Option<f64>,
+}
+
+const FAULTS: [Case; 6] = [
+    Case {
+        name: "a pod does 30 % less than believed",
+        faults: Faults { belief: 1.0 / 0.7, ..Faults::NONE },
+        points_max: 2.5,
+        cost_max: None,
+    },
+    Case {
+        name: "a pod does 30 % more than believed",
+        faults: Faults { belief: 1.0 / 1.3, ..Faults::NONE },
+        points_max: 0.3,
+        cost_max: Some(25.0),
+    },
+    Case {
+        name: "half of the reports lost",
+        faults: Faults { loss: 0.5, ..Faults::NONE },
+        points_max: 1.0,
+        cost_max: None,
+    },
+    Case {
+        name: "a dark minute every 15 min",
+        faults: Faults { blackout_s: Some((900.0, 60.0)), ..Faults::NONE },
+        points_max: 1.0,
+        cost_max: None,
+    },
+    Case {
+        name: "reports 5 s late",
+        faults: Faults { delay_s: 5.0, ..Faults::NONE },
+        points_max: 1.5,
+        cost_max: None,
+    },
+    Case {
+        name: "restart every 30 min, history lost",
+        faults: Faults { restart_s: Some(1_800.0), ..Faults::NONE },
+        points_max: 2.0,
+        cost_max: None,
+    },
+];
+
 struct Check<'a> {
     common: &'a Common,
     traces: Traces,
@@ -80,8 +129,9 @@ impl Check<'_> {
         let bound = step.rows("clairvoyant", &places, &[Decider::Clairvoyant(CLAIRVOYANT_PODS)]);
         let all: Vec<Row> = mine.iter().chain(&theirs).cloned().collect();
         println!("{set}\n\n{}\n{}", tables::means(&all), tables::by_scenario(&all));
-        self.folder.json(&format!("autoscale {set}.json"), &all)?;
-        tables::draw_front(&self.folder, &format!("autoscale {set}.svg"), &all)?;
+        let file = format!("autoscale-{}", set.replace(' ', "-"));
+        self.folder.json(&format!("{file}.json"), &all)?;
+        tables::draw_front(&self.folder, &format!("{file}.svg"), &all)?;
         for (index, row) in mine.iter().enumerate() {
             let theirs: Vec<&Row> = theirs.iter().filter(|other| other.load_time == row.load_time).collect();
             let at = format!("{:.0} s, {set}", LOADS_S[index]);
@@ -185,7 +235,9 @@ impl Check<'_> {
 
     fn exact(&mut self, set: &str, rows: &[Row]) {
         let mut sum = super::ours::Checks::default();
-        rows.iter().for_each(|row| sum.add(&row.checks()));
+        for row in rows {
+            sum.add(&row.checks());
+        }
         self.gates.push(Gate::never(
             format!("decisions that replay differently, {set}"),
             sum.replay_differences,
@@ -202,51 +254,25 @@ impl Check<'_> {
 
     fn faults(&mut self, seeds: &[u64]) {
         let places = LOADS_S.map(place);
-        let cases = [
-            ("nothing wrong", Faults::NONE),
-            ("a pod does 30 % less than believed", Faults { belief: 1.0 / 0.7, ..Faults::NONE }),
-            ("a pod does 30 % more than believed", Faults { belief: 1.0 / 1.3, ..Faults::NONE }),
-            ("half of the reports lost", Faults { loss: 0.5, ..Faults::NONE }),
-            ("a dark minute every 15 min", Faults { blackout_s: Some((900.0, 60.0)), ..Faults::NONE }),
-            ("reports 5 s late", Faults { delay_s: 5.0, ..Faults::NONE }),
-            ("restart every 30 min, history lost", Faults { restart_s: Some(1_800.0), ..Faults::NONE }),
-        ];
-        // The most points that each may cost, and the most that it may cost in percent.
-        let limits = [
-            None,
-            Some((2.5, None)),
-            Some((0.3, Some(25.0))),
-            Some((1.0, None)),
-            Some((1.0, None)),
-            Some((1.5, None)),
-            Some((2.0, None)),
-        ];
-        let deciders = cases.map(|(_, faults)| ours_under(faults));
+        let deciders: Vec<Decider> =
+            [Faults::NONE].into_iter().chain(FAULTS.map(|case| case.faults)).map(ours_under).collect();
         let rows = self.study(seeds, &TUNING, false).rows("faults", &places, &deciders);
-        for rows in rows.chunks(cases.len()) {
+        for rows in rows.chunks(deciders.len()) {
             let load_s = rows[0].load_time.median_s;
-            for (((name, _), limit), row) in cases.iter().zip(limits).zip(rows).skip(1) {
-                let Some((points_max, cost_max)) = limit else { continue };
+            for (case, row) in FAULTS.iter().zip(&rows[1..]) {
                 let (points, cost) = gap(row, &rows[0]);
                 let slack = self.slack(0.0, 1.0);
-                self.gates.push(Gate::at_most(
-                    format!("loss: {name}, {load_s:.0} s"),
-                    -points,
-                    points_max + slack,
-                    " points",
-                ));
-                if let Some(cost_max) = cost_max {
-                    self.gates.push(Gate::at_most(
-                        format!("cost: {name}, {load_s:.0} s"),
-                        cost,
-                        cost_max,
-                        " %",
-                    ));
+                let name = |what: &str| format!("{what}: {}, {load_s:.0} s", case.name);
+                self.gates.push(Gate::at_most(name("loss"), -points, case.points_max + slack, " points"));
+                if let Some(cost_max) = case.cost_max {
+                    self.gates.push(Gate::at_most(name("cost"), cost, cost_max, " %"));
                 }
             }
         }
         let mut sum = super::ours::Checks::default();
-        rows.iter().for_each(|row| sum.add(&row.checks()));
+        for row in &rows {
+            sum.add(&row.checks());
+        }
         self.gates.push(Gate::never(
             "scale-downs within 120 s of a start, all faults",
             sum.early_downs,
@@ -288,7 +314,7 @@ impl Check<'_> {
         let deciders = [learns, Decider::WvaTokens, Decider::Hpa(3), Decider::Hpa(2), Decider::Kpa];
         let rows = self.study(seeds, &HELD_OUT, false).rows("held out", &places, &deciders);
         println!("held-out pod and loads\n\n{}\n{}", tables::means(&rows), tables::by_scenario(&rows));
-        self.folder.json("autoscale held-out.json", &rows)?;
+        self.folder.json("autoscale-held-out.json", &rows)?;
         for rows in rows.chunks(deciders.len()) {
             let load_s = rows[0].load_time.median_s;
             for other in rows.iter().filter(|row| matches!(row.rule.as_str(), "HPA-3" | "WVA v2")) {

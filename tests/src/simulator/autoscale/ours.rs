@@ -165,7 +165,9 @@ impl Ours {
         if !dark && self.random.random::<f64>() >= self.faults.loss {
             self.late.push_back((now_s + self.faults.delay_s, sample));
         }
-        while let Some((_, sample)) = self.late.pop_front_if(|(due_s, _)| *due_s <= now_s) {
+        while self.late.front().is_some_and(|(due_s, _)| *due_s <= now_s)
+            && let Some((_, sample)) = self.late.pop_front()
+        {
             self.newest_report = self.newest_report.max(Some(sample.at));
             self.history.observe(sample);
         }
@@ -194,11 +196,10 @@ impl Ours {
     /// Decides how many replicas there shall be.
     pub fn look(&mut self, now_s: f64, fleet: &Fleet) -> u32 {
         let now = clock(now_s);
-        if let Some(every_s) = self.faults.restart_s {
-            if now.since(self.started_at) >= millis(every_s) {
-                self.history = History::default();
-                self.started_at = now;
-            }
+        let is_over = |every_s| now.since(self.started_at) >= millis(every_s);
+        if self.faults.restart_s.is_some_and(is_over) {
+            self.history = History::default();
+            self.started_at = now;
         }
         let current = Current {
             pod: self.believed,

@@ -280,10 +280,10 @@ impl Course<'_> {
             self.woken_s = now_s;
             self.orders_from_zero.push(0);
         }
-        if let Some(most) = self.orders_from_zero.last_mut() {
-            if now_s - self.woken_s <= 20.0 {
-                *most = wanted.saturating_sub(before).max(*most);
-            }
+        if let Some(most) = self.orders_from_zero.last_mut()
+            && now_s - self.woken_s <= 20.0
+        {
+            *most = wanted.saturating_sub(before).max(*most);
         }
     }
 

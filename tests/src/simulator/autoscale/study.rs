@@ -140,7 +140,9 @@ impl Study<'_> {
 
 fn summarize(scenario: Scenario, outcomes: &[Outcome]) -> Summary {
     let mut checks = Checks::default();
-    outcomes.iter().for_each(|outcome| checks.add(&outcome.checks));
+    for outcome in outcomes {
+        checks.add(&outcome.checks);
+    }
     Summary {
         scenario,
         attainment: mean(outcomes.iter().map(Outcome::attainment)),
