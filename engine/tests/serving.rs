@@ -186,7 +186,8 @@ async fn a_long_conversation_is_cut_for_the_tokenizer_without_a_trace() {
 async fn greedy_decoding_repeats_itself_and_keeps_to_its_length() {
     let engine = started(config()).await;
     // Longer than the answer: a slot is not taken from a conversation for less than half of what it holds.
-    let story = "The river runs past the house on the hill, and in the house lives a baker who likes the rain.";
+    let story =
+        "The river runs past the house on the hill, and in the house lives a baker who likes the rain.";
     let prompt = tokens(&engine, &format!("{story} Once there was a")).await;
     let first = say(&engine, generation(&prompt, 24)).await;
     assert_eq!((first.reason(), first.outputs.len()), (FinishReason::Length, 24));
