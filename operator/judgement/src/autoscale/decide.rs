@@ -4,20 +4,13 @@ use super::decision::{Decision, Figures, Inputs, Limit, Price, Winner};
 use super::demand::Demand;
 use super::future::{Futures, Late};
 use super::history::History;
+use super::hold::{Reasons, against_fewer};
 use super::policy::{Current, Policy};
 use super::sentence;
 use super::time::Millis;
 
-/// After a start nothing is taken away for this long: two hold windows of 60 s, so that what was there before the
-/// restart is not judged by its first minute.
-const START_MS: u64 = 120_000;
-
-/// After a start this long more is kept than so short a history can justify; half an hour of history less what two
-/// thirds of bursts come within.
+/// After a start this long more is kept than so short a history can justify: a third of the half hour that is replayed.
 const COLD_START_MS: u64 = 600_000;
-
-/// Scale-downs are at least this far apart.
-const PACE_MS: u64 = 15_000;
 
 /// Load of a pod that still serves in time, for needs that were seen and not guessed.
 const FULL: f64 = 0.95;
@@ -293,37 +286,24 @@ impl<'a> Look<'a> {
     /// Up at once; down only when nothing speaks against it.
     fn hold(&self, bounds: &Bounds, choice: Choice) -> Held {
         let Choice { wanted, mut winner, mut limits } = choice;
+        let Reasons { limits: reasons, mut until } =
+            against_fewer(self.policy, self.history, self.current, self.now, bounds.is_idle);
         let hold_ms = 1_000 * u64::from(self.policy.hold_seconds);
         // What has been wanted lately still counts; idleness has waited long enough.
         let recent = if bounds.is_idle { 0 } else { self.history.wanted_max(self.now, hold_ms) };
-        let mut until = None;
-        if self.history.is_stale(self.now) {
-            limits.push(Limit::Stale);
-        }
+        let mut desired = wanted.max(recent.min(self.replicas));
         if wanted < self.replicas {
-            let held: [(Limit, Option<Millis>); 4] = [
-                (Limit::Start, Some(self.current.started_at + START_MS)),
-                (
-                    Limit::Hold,
-                    (recent >= self.replicas)
-                        .then(|| self.history.wanted_until(self.replicas, hold_ms))
-                        .flatten(),
-                ),
-                (Limit::Pace, self.history.last_down().map(|at| at + PACE_MS)),
-                (Limit::Canary, self.current.is_canary_judged.then_some(Millis(u64::MAX))),
-            ];
-            for (limit, end) in held.into_iter().filter_map(|(limit, end)| Some((limit, end?))) {
-                if end > self.now {
-                    limits.push(limit);
-                    until = until.max(Some(end).filter(|end| *end < Millis(u64::MAX)));
-                }
+            if !reasons.is_empty() {
+                desired = self.replicas;
             }
-        }
-        let keeps = [Limit::Start, Limit::Hold, Limit::Pace, Limit::Canary, Limit::Stale];
-        let is_held = wanted < self.replicas && limits.iter().any(|limit| keeps.contains(limit));
-        let mut desired = if is_held { self.replicas } else { wanted.max(recent.min(self.replicas)) };
-        if is_held || desired > wanted {
-            winner = if limits.contains(&Limit::Canary) { Winner::Canary } else { Winner::Hold };
+            if desired > wanted {
+                winner = if reasons.contains(&Limit::Canary) { Winner::Canary } else { Winner::Hold };
+            }
+            limits.extend(reasons);
+        } else {
+            until = None;
+            // A stale look is not remembered, whatever it says.
+            limits.extend(reasons.into_iter().filter(|limit| *limit == Limit::Stale));
         }
         if self.replicas > bounds.max && desired >= bounds.max {
             // The user's or the hardware's word, which nothing holds back.

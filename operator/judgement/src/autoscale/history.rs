@@ -250,10 +250,15 @@ impl History {
         recent.map(|(_, wanted)| *wanted).max().unwrap_or(0)
     }
 
-    /// When the last look that wanted at least `replicas` leaves the hold.
-    pub(super) fn wanted_until(&self, replicas: u32, hold_ms: u64) -> Option<Millis> {
-        let last = self.wanted.iter().rev().find(|(_, wanted)| *wanted >= replicas);
-        last.map(|(at, _)| *at + hold_ms)
+    /// When the last look that wanted at least `replicas` leaves the hold, if one is in it.
+    pub(super) fn wanted_until(&self, replicas: u32, now: Millis, hold_ms: u64) -> Option<Millis> {
+        let mut recent = self.wanted.iter().rev().take_while(|(at, _)| now.since(*at) <= hold_ms);
+        recent.find(|(_, wanted)| *wanted >= replicas).map(|(at, _)| *at + hold_ms + 1)
+    }
+
+    /// When the first look of the last `hold_ms` was.
+    pub(super) fn watched_since(&self, now: Millis, hold_ms: u64) -> Option<Millis> {
+        self.wanted.iter().map(|(at, _)| *at).find(|at| now.since(*at) <= hold_ms)
     }
 
     pub(super) fn last_down(&self) -> Option<Millis> {
