@@ -39,8 +39,10 @@ const STANDING_MS_MAX: u64 = 120_000;
 const MODELS_MAX: usize = 4_000;
 /// Gateways of one pool that are listened to.
 const GATEWAYS_MAX: usize = 64;
-/// A gateway that was silent for longer is gone.
+/// A gateway that was silent for longer is gone from the history, and a newcomer when it comes back.
 const GATEWAY_GONE_MS: u64 = 60_000;
+/// But it is known until its last arrivals have left the history, so that it does not tell them a second time.
+const GATEWAY_FORGOTTEN_MS: u64 = 2_000_000;
 /// Series of one metric family.
 const SERIES_MAX: usize = 5_000;
 
@@ -140,21 +142,34 @@ pub struct Loads {
 impl Model {
     fn hear_gateway(&mut self, report: &GatewayReport, model: &GatewayModel, now: Millis) {
         self.heard = now;
-        self.gateways.retain(|_, gateway| now.since(gateway.last()) <= GATEWAY_GONE_MS);
-        if let Some(gateway) = self.gateways.get_mut(&report.pod_uid) {
+        self.gateways.retain(|_, gateway| now.since(gateway.last()) <= GATEWAY_FORGOTTEN_MS);
+        let known = self.gateways.get_mut(&report.pod_uid);
+        let missed_ms = known.as_ref().map_or(u64::MAX, |gateway| now.since(gateway.last()));
+        if let Some(gateway) = known.filter(|_| missed_ms <= GATEWAY_GONE_MS) {
             if let Some(sample) = gateway.next(report, model, &mut self.learned, now) {
                 self.history.observe(sample);
             }
-        } else if self.gateways.len() < GATEWAYS_MAX {
+        } else {
             let id = self.gateways_seen + 1;
-            if let Some((gateway, recollection)) = Gateway::first(id, report, model, &self.learned, now) {
+            let first = Gateway::first(id, report, model, missed_ms, &self.learned, now);
+            if let Some((gateway, recollection)) = first {
                 self.gateways_seen = id;
+                self.make_room_for(&report.pod_uid);
                 self.gateways.insert(report.pod_uid.clone(), gateway);
                 self.history.recall(&recollection);
             }
         }
         // While there are no pods nobody else tells that there are none.
         self.sample_pods(now);
+    }
+
+    /// Of more gateways than are listened to the one that was silent longest goes.
+    fn make_room_for(&mut self, uid: &str) {
+        if self.gateways.len() >= GATEWAYS_MAX && !self.gateways.contains_key(uid) {
+            let silent = self.gateways.iter().min_by_key(|(_, gateway)| gateway.last());
+            let silent = silent.map(|(uid, _)| uid.clone());
+            silent.and_then(|uid| self.gateways.remove(&uid));
+        }
     }
 
     fn hear_pod(&mut self, report: &Report, now: Millis) {

@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::report::{ARRIVAL_BINS_MAX, DecodeWork, GatewayModel, GatewayReport, Load, Phase, Report};
+use crds::report::{
+    ARRIVAL_BIN_MS, ARRIVAL_BINS_MAX, DecodeWork, GatewayModel, GatewayReport, Load, Phase, Report,
+};
 use judgement::autoscale::{Counters, Levels, Millis, Recollection, Sample, Tokens};
 
 use super::learned::{Expected, Finished, Learned};
@@ -43,11 +45,13 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// From its first report that tells of its past; without one nothing is known of it yet.
+    /// From its first report that tells of its past; without one nothing is known of it yet. Of its past only what was
+    /// missed is taken.
     pub(super) fn first(
         id: u64,
         report: &GatewayReport,
         model: &GatewayModel,
+        missed_ms: u64,
         learned: &Learned,
         now: Millis,
     ) -> Option<(Self, Recollection)> {
@@ -61,7 +65,9 @@ impl Gateway {
             counted: counted(model),
             arrived: Expected::default(),
         };
-        let bins = bins.iter().take(ARRIVAL_BINS_MAX).map(|bin| learned.expect(*bin).tokens()).collect();
+        let missed = usize::try_from(missed_ms.div_ceil(ARRIVAL_BIN_MS)).unwrap_or(usize::MAX);
+        let bins =
+            bins.iter().take(missed.min(ARRIVAL_BINS_MAX)).map(|bin| learned.expect(*bin).tokens()).collect();
         let sample = gateway.sample(model, learned);
         Some((gateway, Recollection { sample, bins }))
     }

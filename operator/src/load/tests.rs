@@ -172,6 +172,22 @@ fn a_new_operator_hears_of_the_past_from_the_gateways() {
     assert!(look.decision.desired > 4, "{}", look.decision.sentence);
 }
 
+#[test]
+fn a_gateway_that_comes_back_does_not_tell_its_past_twice() {
+    let loads = loads();
+    let mut report = gateway("g1", 200_000_000, 5_000, 0);
+    report.models[0].recent_arrivals = Some(vec![[30, 3_000, 6_000]; 90]);
+    loads.hear_gateway(&report, START);
+    let high = |now| loads.look(key(), standing(1, 0, 1), now).decision.figures.high;
+    let before = high(START + 100);
+    // As busy as ever, but nobody was heard for two minutes.
+    report.uptime_ms += 120_000;
+    report.models[0].arrivals_total += 360;
+    loads.hear_gateway(&report, START + 120_000);
+    let after = high(START + 120_100);
+    assert!((after - before).abs() < 0.2 * before, "{before} and {after}");
+}
+
 /// Requests that were counted as arrived at gateway `g1`.
 fn counted(loads: &Loads) -> u64 {
     let mut counted = 0;
