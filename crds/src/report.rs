@@ -80,12 +80,35 @@ pub struct GatewayModel {
     pub held_bytes: u64,
     /// Age of the oldest of them in milliseconds.
     pub oldest_ms: u64,
+    /// Estimated prompt tokens of those that wait.
+    #[serde(default)]
+    pub held_prompt_tokens: u64,
+    /// Tokens that those that wait may generate, as far as that is believable.
+    #[serde(default)]
+    pub held_output_tokens: u64,
     /// Requests that arrived, held or not.
     pub arrivals_total: u64,
+    /// Estimated prompt tokens of those that arrived.
+    #[serde(default)]
+    pub arrived_prompt_tokens_total: u64,
+    /// Tokens that those that arrived may generate, as far as that is believable.
+    #[serde(default)]
+    pub arrived_output_tokens_total: u64,
+    /// What arrived in the last half hour, so that an operator that has just started knows it: bins of
+    /// [`ARRIVAL_BIN_MS`], the newest first and still open, at most [`ARRIVAL_BINS_MAX`]; requests, prompt tokens, and
+    /// tokens that they may generate. In some reports only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recent_arrivals: Option<Vec<[u64; 3]>>,
     /// Requests that were sent to a revision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arms: Vec<ArmCounts>,
 }
+
+/// Width of a bin of [`GatewayModel::recent_arrivals`].
+pub const ARRIVAL_BIN_MS: u64 = 10_000;
+
+/// Bins of [`GatewayModel::recent_arrivals`] at most: half an hour.
+pub const ARRIVAL_BINS_MAX: usize = 180;
 
 /// Requests of one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -186,6 +209,9 @@ pub struct Load {
     pub queued_prompt_tokens: u64,
     /// Age of the oldest queued request in milliseconds.
     pub oldest_ms: u64,
+    /// Milliseconds since the process began in which nobody was queued.
+    #[serde(default)]
+    pub no_queue_ms_total: u64,
     /// Context tokens in use.
     pub kv_tokens_used: u64,
     /// Context tokens there are.

@@ -119,6 +119,7 @@ fn heaviest() -> Load {
         queued: [u32::MAX; 4],
         queued_prompt_tokens: most,
         oldest_ms: most,
+        no_queue_ms_total: most,
         kv_tokens_used: most,
         kv_tokens_total: most,
         ttft_ms_buckets_total: vec![most; LATENCY_BOUNDS_MS.len() + 1],

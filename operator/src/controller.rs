@@ -21,11 +21,14 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::apply;
+use crate::autoscale;
+use crate::autoscale::tell::Seen;
 use crate::gateway::{COMPONENT, COMPONENT_LABEL, fingerprint};
+use crate::load::Loads;
 use crate::metrics::Metrics;
-use crate::objects::{Installation, MANAGER, MODEL_LABEL};
+use crate::objects::{self, Installation, MANAGER, MODEL_LABEL};
 use crate::observe::{self, Sources};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Observed, Plan};
 use crate::pool::{PoolPlan, plan_pool, refused_pool};
 use crate::probe::{Prober, Subject};
 use crate::report::{Reports, Wake};
@@ -39,6 +42,8 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const CONCURRENCY: u16 = 16;
 /// After an error somebody should look at, and until somebody does.
 const ERROR_RETRY: Duration = Duration::from_secs(5);
+/// How often it is asked whose turn it is; each model's comes every [`LOOK_EVERY_MS`](crate::load::LOOK_EVERY_MS).
+const LOADS_EVERY: Duration = Duration::from_secs(1);
 /// Pools whose gateways are known to be as they should; more pools than one operator can look after anyway.
 const SETTLED_MAX: usize = 10_000;
 
@@ -60,6 +65,8 @@ pub struct Shared {
     pub installation: Installation,
     /// What pods have reported.
     pub reports: Reports,
+    /// What models are asked for.
+    pub loads: Loads,
     /// What came of asking for tokens.
     pub prober: Prober,
     /// Models that somebody should look at.
@@ -98,7 +105,11 @@ pub async fn run(shared: Shared, scope: Scope, stop: impl Future<Output = ()> + 
         Scope::Namespaces(names) => names.into_iter().map(Some).collect(),
     };
     let controllers = scopes.into_iter().map(|namespace| run_in(shared.clone(), namespace, stop.clone()));
-    futures::future::join_all(controllers).await;
+    let controllers = futures::future::join_all(controllers);
+    shared.loads.leads(shared.loads.clock().now());
+    let loads = tokio::spawn(watch_loads(shared.loads.clone(), shared.wake.clone()));
+    controllers.await;
+    loads.abort();
 }
 
 /// The two controllers of one namespace, or of all.
@@ -221,6 +232,7 @@ async fn reconcile_model(guarded: Arc<Model>, context: Arc<Context>) -> Result<A
         }
     };
     if model.metadata.deletion_timestamp.is_some() {
+        context.shared.loads.rest(&(model.namespace().unwrap_or_default(), model.name_any()));
         // Everything of a model is owned by it, so the garbage collector does the rest.
         return Ok(Action::await_change());
     }
@@ -233,7 +245,9 @@ async fn reconcile_model(guarded: Arc<Model>, context: Arc<Context>) -> Result<A
 
 async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Duration, Error> {
     let shared = &context.shared;
-    let observed = observe::observe(&context.sources, model, &shared.installation, Timestamp::now()).await?;
+    let mut observed =
+        observe::observe(&context.sources, model, &shared.installation, Timestamp::now()).await?;
+    observed.scaling = look(model, &observed, shared, Timestamp::now());
     let mut plan = plan::plan(model, &observed, &shared.installation, Timestamp::now());
     if let Some(problem) = apply::apply(&shared.client, model, &plan).await? {
         plan = plan::refused(model, &observed, &problem, Timestamp::now());
@@ -245,6 +259,42 @@ async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Durat
     apply::publish(&shared.recorder, model, &plan.notices).await;
     follow_up(model, &plan, shared);
     Ok(plan.requeue)
+}
+
+/// How many replicas the load asks for, if decisions are made for the model.
+fn look(model: &InferenceModel, observed: &Observed, shared: &Shared, now: Timestamp) -> Option<Seen> {
+    let key = (model.namespace().unwrap_or_default(), model.name_any());
+    let now_ms = shared.loads.clock().now();
+    let pool = observed.pool.as_ref()?;
+    let target = objects::revision_name(model, pool, &shared.installation);
+    let Some(standing) = autoscale::standing(model, observed, &target, now, now_ms) else {
+        shared.loads.rest(&key);
+        return None;
+    };
+    let look = shared.loads.look(key, standing, now_ms);
+    tracing::debug!(
+        model = model.name_any(),
+        current = look.decision.current,
+        desired = look.decision.desired,
+        winner = ?look.decision.winner,
+        sentence = look.decision.sentence,
+        "decided"
+    );
+    Some(Seen { look, now_ms })
+}
+
+/// Looks at each model's load when it is time, and wakes the reconciles of those for which another number of pods is
+/// right now.
+async fn watch_loads(loads: Loads, wake: broadcast::Sender<Wake>) {
+    let mut pace = tokio::time::interval(LOADS_EVERY);
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        for model in loads.turn(loads.clock().now()) {
+            // Nobody listens only at the very end.
+            let _ = wake.send(model);
+        }
+    }
 }
 
 fn follow_up(model: &InferenceModel, plan: &Plan, shared: &Shared) {

@@ -16,6 +16,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 use tokio::sync::broadcast;
 
+use crate::load::Loads;
 use crate::metrics::Metrics;
 use crate::report::{Intake, NAME_BYTES_MAX, Wake, is_fresh};
 
@@ -123,6 +124,11 @@ impl GatewayReports {
     }
 }
 
+/// What arrived lately is in the history by now, and most of what would be kept.
+fn forget_bins(report: &mut GatewayReport) {
+    report.models.iter_mut().for_each(|model| model.recent_arrivals = None);
+}
+
 fn has_possible_names(report: &GatewayReport) -> bool {
     let of_models = report
         .models
@@ -182,17 +188,23 @@ fn gauge(count: u64) -> i64 {
 }
 
 /// The HTTP face of the intake.
-pub fn router(reports: GatewayReports, metrics: Metrics) -> Router {
+pub fn router(reports: GatewayReports, loads: Loads, metrics: Metrics) -> Router {
     Router::new()
         .route(GATEWAY_REPORT_PATH, post(receive))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state((reports, metrics))
+        .with_state((reports, loads, metrics))
 }
 
 async fn receive(
-    State((reports, metrics)): State<(GatewayReports, Metrics)>,
-    Json(report): Json<GatewayReport>,
+    State((reports, loads, metrics)): State<(GatewayReports, Loads, Metrics)>,
+    Json(mut report): Json<GatewayReport>,
 ) -> StatusCode {
+    report.models.truncate(MODELS_MAX);
+    if has_possible_names(&report) {
+        // Before the wake: whoever looks then must know what the report says.
+        loads.hear_gateway(&report, loads.clock().now());
+        forget_bins(&mut report);
+    }
     let intake = reports.accept(report, Timestamp::now());
     metrics.gateway_reports_total.with_label_values(&[intake.label()]).inc();
     intake.status()

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod observe;
 pub mod plan;
 
+pub mod autoscale;
 pub mod blame;
 pub mod capacity;
 pub mod gateway;
@@ -23,6 +24,7 @@ pub mod status;
 
 pub mod apply;
 pub mod held;
+pub mod load;
 pub mod probe;
 pub mod report;
 

@@ -12,6 +12,7 @@ use operator::controller::{self, Shared, recorder};
 use operator::endpoints::{self, Health};
 use operator::held::{self, GatewayReports};
 use operator::leader::{Election, lead, win};
+use operator::load::{Clock, Loads};
 use operator::metrics::Metrics;
 use operator::probe::Prober;
 use operator::report::{self, Reports};
@@ -50,6 +51,20 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("find the cluster")?;
     serve(settings.listen, endpoints::router(health.clone(), metrics.clone())).await?;
 
+    // Reports go to every operator, so that whoever becomes the leader knows the last half hour.
+    let wake = broadcast::channel(WAKES_MAX).0;
+    let reports = Reports::new(wake.clone());
+    let gateways = GatewayReports::new(wake.clone())?;
+    let loads = Loads::new(Clock::start())?;
+    metrics.show(gateways.clone())?;
+    metrics.show(loads.clone())?;
+    let intake = report::router(reports.clone(), loads.clone(), metrics.clone()).merge(held::router(
+        gateways,
+        loads.clone(),
+        metrics.clone(),
+    ));
+    serve(settings.reports_listen, intake).await?;
+
     let namespace = settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let leases = Api::namespaced(client.clone(), &namespace);
     let mut election = Election::new(leases, &settings.lease_name, &settings.name);
@@ -60,14 +75,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     metrics.is_leader.set(1);
 
-    // A standby has this port closed, so reports to the headless Service go on to the leader's address.
-    let wake = broadcast::channel(WAKES_MAX).0;
-    let reports = Reports::new(wake.clone());
-    let gateways = GatewayReports::new(wake.clone())?;
-    metrics.show(gateways.clone())?;
-    let intake =
-        report::router(reports.clone(), metrics.clone()).merge(held::router(gateways, metrics.clone()));
-    serve(settings.reports_listen, intake).await?;
     let probe_client = (settings.probe == Probe::Gateway).then(Prober::client).transpose()?;
     let shared = Shared {
         recorder: recorder(client.clone(), Some(settings.name.clone())),
@@ -75,6 +82,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         prober: Prober::new(probe_client, wake.clone(), metrics.clone()),
         client,
         reports,
+        loads,
         wake,
         metrics,
     };

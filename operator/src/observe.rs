@@ -13,6 +13,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::autoscale;
 use crate::capacity::Claim;
 use crate::gateway::{self, ObservedGateway};
 use crate::objects::{self, Installation, pod_selector};
@@ -71,7 +72,7 @@ pub async fn observe(
         .filter_map(|uid| Some((uid.to_owned(), sources.reports.latest(uid, now)?)))
         .collect::<HashMap<_, _>>();
     Ok(Observed {
-        claims: claims(&sources.models, &namespace, pool_name),
+        claims: claims(&sources.models, &namespace, pool_name, now),
         pool,
         services,
         deployments,
@@ -79,6 +80,7 @@ pub async fn observe(
         reports,
         proofs: sources.prober.proofs(model.metadata.uid.as_deref().unwrap_or_default()),
         is_probing: sources.prober.is_on(),
+        scaling: None,
     })
 }
 
@@ -127,14 +129,19 @@ async fn observe_gateway(client: &Client, namespace: &str, pool: &str) -> Result
     Ok(ObservedGateway { pods, ..found })
 }
 
-fn claims(models: &Store<DeserializeGuard<InferenceModel>>, namespace: &str, pool: &str) -> Vec<Claim> {
+fn claims(
+    models: &Store<DeserializeGuard<InferenceModel>>,
+    namespace: &str,
+    pool: &str,
+    now: Timestamp,
+) -> Vec<Claim> {
     models_of(models, namespace)
         .iter()
         .filter(|model| model.spec.pool_ref.name == pool && model.spec.suspend != Some(true))
         .map(|model| Claim {
             created: model.creation_timestamp().map(|time| time.0),
             model: model.name_any(),
-            replicas: model.spec.replicas,
+            replicas: autoscale::asked(model, None, now),
         })
         .collect()
 }

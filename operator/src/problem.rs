@@ -31,6 +31,8 @@ pub enum Reason {
     NameConflict,
     /// The API server refused one of our objects.
     Rejected,
+    /// A schedule of spec.autoscaling cannot be read.
+    InvalidSchedule,
 
     // Pods cannot be made or placed.
     /// Fewer replicas run than were asked for.
@@ -83,6 +85,8 @@ pub enum Reason {
     Suspended,
     /// `spec.replicas` is 0.
     NoReplicas,
+    /// No pod runs because nothing has come; the first request starts one.
+    ScaledToZero,
     /// An older object of the same name is being deleted.
     WaitingForDeletion,
     /// Pods wait for a node.
@@ -117,6 +121,28 @@ pub enum Reason {
     PodsReady,
     /// One token came through the gateway.
     ServedToken,
+
+    // How many pods there are.
+    /// The operator decides.
+    Deciding,
+    /// The operator says what it would do.
+    Observing,
+    /// Nobody changes the number.
+    Paused,
+    /// `spec.replicas` says it.
+    External,
+    /// No bound keeps it from what it wants.
+    WithinBounds,
+    /// The maximum, the user's or a schedule's.
+    MaxReplicasReached,
+    /// The minimum, the user's or a schedule's.
+    MinReplicasReached,
+    /// A rise that is not proven yet.
+    SurgeLimited,
+    /// All who report have done so lately.
+    ReportsFresh,
+    /// Somebody who should report is silent.
+    ReportsStale,
     /// Not known yet.
     Unknown,
 }

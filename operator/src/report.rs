@@ -12,6 +12,7 @@ use crds::report::{REPORT_BYTES_MAX, REPORT_PATH, Report};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::load::Loads;
 use crate::metrics::Metrics;
 
 /// Pods report every 2 s. One that has been silent for seven of those has nothing to say about now.
@@ -82,8 +83,7 @@ impl Reports {
     /// Takes one report in. The last to arrive counts: a pod sends one after the other, its two containers number
     /// theirs independently, and one that comes late is put right two seconds after.
     pub fn accept(&self, report: Report, now: Timestamp) -> Intake {
-        let names = [&report.namespace, &report.pod, &report.pod_uid, &report.model, &report.revision];
-        if names.iter().any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        if !has_possible_names(&report) {
             return Intake::Malformed;
         }
         let wake = Wake { namespace: report.namespace.clone(), model: report.model.clone() };
@@ -116,6 +116,11 @@ impl Reports {
     }
 }
 
+fn has_possible_names(report: &Report) -> bool {
+    let names = [&report.namespace, &report.pod, &report.pod_uid, &report.model, &report.revision];
+    names.iter().all(|name| !name.is_empty() && name.len() <= NAME_BYTES_MAX)
+}
+
 /// Whether the report says something that nobody has acted on yet.
 fn has_moved(before: Option<&Received>, report: &Report) -> bool {
     before.is_none_or(|Received { report: before, .. }| {
@@ -130,17 +135,20 @@ pub fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
 }
 
 /// The HTTP face of the intake.
-pub fn router(reports: Reports, metrics: Metrics) -> Router {
+pub fn router(reports: Reports, loads: Loads, metrics: Metrics) -> Router {
     Router::new()
         .route(REPORT_PATH, post(receive))
         .layer(DefaultBodyLimit::max(REPORT_BYTES_MAX))
-        .with_state((reports, metrics))
+        .with_state((reports, loads, metrics))
 }
 
 async fn receive(
-    State((reports, metrics)): State<(Reports, Metrics)>,
+    State((reports, loads, metrics)): State<(Reports, Loads, Metrics)>,
     Json(report): Json<Report>,
 ) -> StatusCode {
+    if has_possible_names(&report) {
+        loads.hear_pod(&report, loads.clock().now());
+    }
     let intake = reports.accept(report, Timestamp::now());
     metrics.reports_total.with_label_values(&[intake.label()]).inc();
     intake.status()

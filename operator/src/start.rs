@@ -80,7 +80,7 @@ pub fn remember(before: Option<ColdStart>, starts: &[Start], pods: &[String]) ->
 }
 
 /// Nearest rank: the smallest value that `percent` of all do not exceed. 0 of none.
-fn percentile(values: &[i32], percent: usize) -> i32 {
+pub fn percentile(values: &[i32], percent: usize) -> i32 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let rank = (values.len() * percent).div_ceil(100).max(1);
@@ -96,7 +96,8 @@ pub fn expected_at(readings: &[Reading], history: Option<&ColdStart>, now: Times
     on_their_way.filter_map(|reading| pod_expected_at(reading, history, now)).min()
 }
 
-fn pod_expected_at(reading: &Reading, history: Option<&ColdStart>, now: Timestamp) -> Option<Timestamp> {
+/// The same of one pod.
+pub fn pod_expected_at(reading: &Reading, history: Option<&ColdStart>, now: Timestamp) -> Option<Timestamp> {
     if let Stage::Downloading { seconds_left: Some(left), .. } = reading.stage {
         let load = history.map_or(0, |history| history.last_seconds.load);
         return later(now, i64::try_from(left).ok()?.checked_add(i64::from(load))?);

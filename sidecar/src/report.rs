@@ -121,13 +121,18 @@ pub fn load(stats: &EngineStats, slots: u32, queue: &Snapshot, metrics: &Metrics
         slots,
         queued: queue.by_tier.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
         queued_prompt_tokens: queue.prompt_tokens,
-        oldest_ms: u64::try_from(queue.oldest.as_millis()).unwrap_or(u64::MAX),
+        oldest_ms: milliseconds(queue.oldest),
+        no_queue_ms_total: milliseconds(queue.empty),
         kv_tokens_used: stats.kv_tokens_used,
         kv_tokens_total: stats.kv_tokens_total,
         ttft_ms_buckets_total: bucket_counts(&metrics.time_to_first_token),
         inter_token_ms_buckets_total: bucket_counts(&metrics.inter_token),
         work: work(decode_work(stats), errors, &metrics.work, now),
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn work(decode: Vec<DecodeWork>, errors: u64, ledger: &Ledger, now: Instant) -> Work {

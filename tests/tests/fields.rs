@@ -9,6 +9,7 @@ use crds::model::InferenceModel;
 use crds::pool::{ImagePullPolicy, InferencePool};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use k8s_openapi::jiff::Timestamp;
+use operator::autoscale::{asked, policy};
 use operator::capacity::Claim;
 use operator::objects::{Installation, revision_name};
 use operator::plan::{Observed, plan};
@@ -62,7 +63,7 @@ fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut V
 
 /// Another value of the same kind. `choices` are the words that enums here have.
 fn changed(value: &Value) -> Value {
-    const CHOICES: [[&str; 2]; 12] = [
+    const CHOICES: [[&str; 2]; 13] = [
         ["HTTP", "HTTPS"],
         ["HuggingFace", "HTTP"],
         ["Ephemeral", "PersistentVolumeClaim"],
@@ -75,6 +76,7 @@ fn changed(value: &Value) -> Value {
         ["Conversation", "User"],
         ["Canary", "BlueGreen"],
         ["None", "Model"],
+        ["External", "Observe"],
     ];
     match value {
         Value::Bool(flag) => json!(!flag),
@@ -103,8 +105,12 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let seen = view(Some(&pool), "cpu", std::iter::once(&model), std::iter::empty());
     let of_pool = plan_pool(&pool, &ObservedPool::default(), &installation(), now);
+    // The end of the sample's schedule, and inside of it.
+    let earlier = Timestamp::from_second(1_800_000_000 - 1_800).unwrap();
+    let of_load = [now, earlier].map(|at| model.spec.autoscaling.as_ref().map(|of_load| policy(of_load, at)));
+    let replicas = asked(&model, None, now);
     let of_model = plan(&model, &observed(&model, pool), &installation(), now);
-    Some(format!("{of_model:#?} {of_pool:#?} {seen:#?}"))
+    Some(format!("{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas}"))
 }
 
 fn installation() -> Installation {
@@ -180,6 +186,22 @@ fn models() -> Vec<Value> {
             "traffic": {"canaryPercent": 25, "stickyKey": "Conversation", "headerOverride": true, "mirrorPercent": 5},
         },
     });
+    // 1_800_000_000 is a Friday, 08:00 in UTC.
+    let scaled = json!({
+        "poolRef": {"name": "cpu"},
+        "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
+        "replicas": 9,
+        "autoscaling": {
+            "minReplicas": 0, "maxReplicas": 5, "mode": "External", "historySeconds": 900, "latePricePercent": 4,
+            "surgePercent": 150, "targetUtilizationPercent": 70,
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+            "scaleToZero": {"enabled": true, "idleSeconds": 600},
+            "schedules": [{"name": "day", "timeZone": "UTC", "schedule": "0 7 * * *", "durationSeconds": 3600,
+                           "minReplicas": 2, "maxReplicas": 7}],
+        },
+    });
+    let mut misread = scaled.clone();
+    misread["autoscaling"]["schedules"][0]["schedule"] = json!("sometimes x x x x");
     let from_hub = json!({
         "poolRef": {"name": "cpu"},
         "source": {"huggingFace": {"repository": "a/b", "revision": "main", "files": ["c.gguf"], "endpoint": "http://hub.svc"}},
@@ -190,7 +212,7 @@ fn models() -> Vec<Value> {
         "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
         "replicas": 3,
     });
-    vec![full, from_hub, plain]
+    vec![full, from_hub, plain, scaled, misread]
 }
 
 /// Whether changing the leaf changes what is done in any sample that has it.

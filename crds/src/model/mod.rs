@@ -1,6 +1,7 @@
 //! `InferenceModel`: one model file, how it is served, and what the operator has seen of it.
 #![expect(unreachable_pub, reason = "the derive of KubeSchema repeats each struct inside a function")]
 
+mod autoscaling;
 mod rollout;
 mod status;
 
@@ -11,10 +12,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+pub use autoscaling::{
+    AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
+};
 pub use rollout::{KillSwitch, RolloutPolicy, RolloutStrategy, StickyKey, TrafficPolicy};
 pub use status::{
-    ColdStart, InferenceModelStatus, ModelFacts, Placement, RolloutPhase, RolloutStatus, StartSeconds,
-    Summary,
+    AutoscalingStatus, ColdStart, InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure,
+    PricedCount, RolloutPhase, RolloutStatus, ScalingDecision, ScalingFigures, StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.
@@ -68,10 +72,14 @@ pub struct InferenceModelSpec {
     /// How llama.cpp runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineSpec>,
-    /// Pods that serve it.
+    /// Pods that serve it. With spec.autoscaling this counts in mode External only, and in mode Observe.
     #[serde(default = "one_replica")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
+    /// Who decides how many pods serve it, and within which bounds. Default: `replicas` says it. Changing it restarts
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingPolicy>,
     /// What holds for requests that do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_policy: Option<RequestPolicy>,

@@ -46,10 +46,14 @@ pub struct InferenceModelStatus {
     /// How far the declared revision is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
+    /// How many pods the autoscaler wants, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
     /// Short strings for people, shown by kubectl get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`.
+    /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`; with
+    /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -184,4 +188,119 @@ pub struct Summary {
     /// First digits of the file's SHA-256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+}
+
+/// How many pods the autoscaler wants, and why.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoscalingStatus {
+    /// Pods that there shall be; with mode Observe, pods that the autoscaler would have.
+    #[serde(default)]
+    pub desired_replicas: i32,
+    /// The last decision, refreshed when it changes something and otherwise every 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_decision: Option<ScalingDecision>,
+    /// The last ten decisions that wanted another number of pods than there was, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<PastDecision>,
+    /// What one pod does, as it was last measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodMeasure>,
+}
+
+/// One decision with what it was reckoned from.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingDecision {
+    /// When it was made.
+    pub time: Time,
+    /// Pods that served or were on their way.
+    pub current: i32,
+    /// Pods that there shall be.
+    pub desired: i32,
+    /// What decided: `History`, `Level`, `Trend`, `Backlog`, `Price`, `Hold`, and so on.
+    pub winner: String,
+    /// All of it for people.
+    pub sentence: String,
+    /// Bounds that were met.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
+    /// Before this no pod is taken away, if something holds them now that ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_scale_down_before: Option<Time>,
+    /// What was reckoned.
+    pub figures: ScalingFigures,
+    /// The price of each number of pods that was looked at, the fewest pods first; at most 16 around the chosen one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prices: Vec<PricedCount>,
+}
+
+/// What was reckoned for a decision. A demand of 1000 millipods keeps one pod busy.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingFigures {
+    /// Demand as soon as it is proven.
+    pub demand_millipods: i64,
+    /// Demand that is proven for the bound on a rise.
+    pub proven_millipods: i64,
+    /// Demand that 97% of the replayed time did not exceed.
+    pub high_millipods: i64,
+    /// Growth of demand per minute.
+    pub slope_millipods_per_minute: i64,
+    /// What waits, in milliseconds of work of one pod.
+    pub queue_pod_milliseconds: i64,
+    /// What a pod really does of what was measured of it.
+    pub calibration_percent: i64,
+    /// How long a start takes.
+    pub load_seconds: i64,
+    /// How far was looked ahead.
+    pub horizon_seconds: i64,
+    /// Moments of the past that were like now.
+    pub like_moments: i64,
+    /// Those of them after which the last pod would have paid.
+    pub bursts: i64,
+}
+
+/// What a number of pods costs.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PricedCount {
+    /// Pods.
+    pub replicas: i32,
+    /// Work that is expected to be late with them, in milliseconds of work of one pod.
+    pub late_pod_milliseconds: i64,
+    /// That and what the pods cost.
+    pub total_pod_milliseconds: i64,
+}
+
+/// One decision in short.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastDecision {
+    /// When it was made.
+    pub time: Time,
+    /// Pods that served or were on their way.
+    pub current: i32,
+    /// Pods that there should be.
+    pub desired: i32,
+    /// What decided.
+    pub winner: String,
+    /// All of it for people.
+    pub sentence: String,
+}
+
+/// What one pod does.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodMeasure {
+    /// Requests that it decodes at the same time.
+    pub slots: i32,
+    /// Prompt tokens per second while nothing else runs.
+    pub prefill_tokens_per_second: i32,
+    /// A step that decodes for nobody.
+    pub step_base_microseconds: i32,
+    /// What each request adds to a step.
+    pub step_per_request_microseconds: i32,
+    /// Whether pods have done enough work to measure it; otherwise it is assumed.
+    pub is_measured: bool,
 }

@@ -18,6 +18,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use crate::autoscale::tell::Seen;
+use crate::autoscale::{self, claims_with};
 use crate::blame::name_field;
 use crate::capacity::{Claim, allot};
 use crate::objects::{self, Installation, REVISION_LABEL};
@@ -55,6 +57,8 @@ pub struct Observed {
     pub proofs: Vec<Proof>,
     /// Whether tokens are asked for at all; without it, ready pods count as serving.
     pub is_probing: bool,
+    /// How many replicas the load asks for, if decisions are made for the model.
+    pub scaling: Option<Seen>,
 }
 
 /// The way a token was asked for.
@@ -140,7 +144,7 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    match accept(model, observed, installation) {
+    match accept(model, observed, installation, now) {
         Ok(accepted) => roll(model, observed, installation, &accepted, now),
         Err(problem) => hold(model, observed, &problem, now),
     }
@@ -161,6 +165,7 @@ fn accept<'observed>(
     model: &InferenceModel,
     observed: &'observed Observed,
     installation: &Installation,
+    now: Timestamp,
 ) -> Result<Accepted<'observed>, Problem> {
     let pool_name = &model.spec.pool_ref.name;
     let pool = observed.pool.as_ref().ok_or_else(|| {
@@ -174,6 +179,9 @@ fn accept<'observed>(
         )
     })?;
     check_source(&model.spec.source, pool.spec.source_policy.as_ref(), pool_name)?;
+    if let Some(policy) = &model.spec.autoscaling {
+        autoscale::schedule::check(policy, now)?;
+    }
     let target = objects::revision_name(model, pool, installation);
     for service in observed.services.iter().filter(|each| each.name_any() == target) {
         check_owner(model, &service.metadata, "Service")?;
@@ -214,21 +222,29 @@ fn roll(
 ) -> Plan {
     let Accepted { pool, target } = accepted;
     let replicas_max = pool.spec.limits.as_ref().and_then(|limits| limits.max_replicas);
+    let seen = observed.scaling.as_ref();
+    let asked = autoscale::asked(model, seen.map(|seen| seen.look.decision.desired), now);
     let granted = match replicas_max {
-        Some(replicas_max) => allot(&observed.claims, &model.name_any(), replicas_max),
-        None => model.spec.replicas,
+        Some(replicas_max) => {
+            allot(&claims_with(&observed.claims, &model.name_any(), asked), &model.name_any(), replicas_max)
+        }
+        None => asked,
     };
     let wanted = if model.spec.suspend == Some(true) { 0 } else { granted };
 
     let all = revisions(model, &observed.deployments);
     let current = all.iter().find(|each| each.name == *target);
+    let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
+    // A model that serves stays Ready while its autoscaler adds pods; a new revision takes over with all of them.
+    let needed = autoscale::needed(&model.spec, wanted).filter(|_| stable == Some(target.as_str()));
     let is_complete = current.is_some_and(|current| {
-        current.is_current && wanted > 0 && current.replicas_told == wanted && current.ready >= wanted
+        let is_told = current.replicas_told == wanted || needed.is_some();
+        current.is_current && wanted > 0 && is_told && current.ready >= needed.unwrap_or(wanted)
     });
     let roles = rollout::roles(&Standing {
         target,
         revisions: &all,
-        stable: model.status.as_ref().and_then(|status| status.stable_revision.as_deref()),
+        stable,
         share: rollout::declared_share(&model.spec),
         is_complete,
         is_proven: is_proven(model, observed, target),
@@ -239,6 +255,7 @@ fn roll(
         current,
         all: &all,
         roles: &roles,
+        asked,
         wanted,
         granted,
         replicas_max,
@@ -250,6 +267,7 @@ fn roll(
         pod_proof: proof(observed, target, Route::Pod),
         is_probing: observed.is_probing,
         has_gateway: has_gateway(pool),
+        seen,
     };
     situation.gateway_proof = proof(observed, situation.spokesman(), Route::Gateway);
     let status = status::rolling(model, &situation, now);

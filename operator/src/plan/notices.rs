@@ -3,6 +3,7 @@
 use crds::model::{InferenceModel, InferenceModelStatus, RolloutPhase};
 
 use super::Notice;
+use crate::autoscale::tell;
 use crate::objects;
 use crate::status;
 
@@ -15,6 +16,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
         finished(model, &before, status),
         removed(&before, status),
         alarm(&before, status),
+        tell::notice(model, &before, status),
     ];
     changes.into_iter().flatten().collect()
 }

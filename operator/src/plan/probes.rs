@@ -4,9 +4,10 @@ use crds::model::{InferenceModel, KillSwitch};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Observed, ProbeRequest, Route, pods_of, proof};
+use crate::autoscale;
 use crate::objects::{self, POD_PORT};
 use crate::pod;
-use crate::status::Situation;
+use crate::status::{Situation, was_ready};
 
 /// A proven revision is asked for a token again after this long: rarely enough to cost nothing, often enough that a
 /// dead Service is noticed before people do.
@@ -38,7 +39,7 @@ pub(super) fn probes(
     let is_unasked = is_beside || (!is_open && !situation.roles.is_stable);
     let at_a_pod = is_unasked.then(|| pod_request(model, observed, situation.target)).flatten();
     let requests = through_gateway.into_iter().chain(at_a_pod);
-    requests.filter(|request| is_due(observed, request, now)).collect()
+    requests.filter(|request| is_due(model, observed, request, now)).collect()
 }
 
 fn pod_request(model: &InferenceModel, observed: &Observed, revision: &str) -> Option<ProbeRequest> {
@@ -53,8 +54,16 @@ fn pod_request(model: &InferenceModel, observed: &Observed, revision: &str) -> O
     })
 }
 
-fn is_due(observed: &Observed, request: &ProbeRequest, now: Timestamp) -> bool {
-    proof(observed, &request.revision, request.route).is_none_or(|proof| {
+/// A model that may go to zero is not asked again once it has given a token: our own requests would keep it awake.
+fn is_due(model: &InferenceModel, observed: &Observed, request: &ProbeRequest, now: Timestamp) -> bool {
+    let proof = proof(observed, &request.revision, request.route);
+    if autoscale::may_rest(&model.spec) && request.route == Route::Gateway {
+        let is_served = proof.map_or_else(|| was_ready(model), |proof| proof.error.is_none());
+        if is_served {
+            return false;
+        }
+    }
+    proof.is_none_or(|proof| {
         let pause = if proof.error.is_none() { PROBE_EVERY } else { PROBE_RETRY };
         now.as_second() - proof.tried_at.as_second() >= pause
     })

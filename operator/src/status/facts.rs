@@ -44,6 +44,6 @@ pub(super) fn revision_summary(situation: &Situation<'_>, stable: Option<&str>) 
 pub(super) fn replicas_summary(model: &InferenceModel, situation: &Situation<'_>) -> String {
     let of = |revision: Option<&Revision>| revision.map_or(0, |revision| revision.ready);
     let serving = of(situation.current).max(of(situation.roles.keeper));
-    let asked = if model.spec.suspend == Some(true) { 0 } else { model.spec.replicas };
+    let asked = if model.spec.suspend == Some(true) { 0 } else { situation.asked };
     format!("{serving}/{asked}")
 }

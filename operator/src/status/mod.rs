@@ -12,6 +12,8 @@ use crds::report::OpenedModel;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::autoscale;
+use crate::autoscale::tell::{self, Seen};
 use crate::objects;
 use crate::plan::Proof;
 use crate::pod::{Reading, Stage};
@@ -20,6 +22,7 @@ use crate::revision::Revision;
 use crate::rollout::{self, Roles};
 use crate::start;
 use facts::{facts, placement, replicas_summary, revision_summary, short};
+pub(crate) use progress::was_ready;
 use progress::{Progress, keeps_serving, progress};
 
 /// The spec can be acted on.
@@ -49,6 +52,8 @@ pub struct Situation<'seen> {
     pub all: &'seen [Revision],
     /// What they are to each other.
     pub roles: &'seen Roles<'seen>,
+    /// Replicas that are asked for, by the user or by the autoscaler.
+    pub asked: i32,
     /// Replicas that it should have now.
     pub wanted: i32,
     /// Replicas that the pool grants.
@@ -71,6 +76,8 @@ pub struct Situation<'seen> {
     pub is_probing: bool,
     /// Whether a pod of the pool's gateway is ready.
     pub has_gateway: bool,
+    /// How many replicas the load asks for, if decisions are made.
+    pub seen: Option<&'seen Seen>,
 }
 
 impl Situation<'_> {
@@ -152,24 +159,23 @@ pub fn held(
         }),
         summary: Some(Summary {
             model: objects::served_name(model),
-            replicas: format!("{ready}/{}", model.spec.replicas),
+            replicas: format!("{ready}/{}", autoscale::asked(model, None, now)),
             revision: before.stable_revision.as_deref().map(short).unwrap_or_default().to_owned(),
             digest: before.summary.as_ref().and_then(|summary| summary.digest.clone()),
         }),
         ..common(model, revisions, before)
     };
-    status.conditions = conditions(
-        model,
-        now,
-        [
-            (ACCEPTED, no()),
-            (MODEL_AVAILABLE, Verdict::unknown("")),
-            (SCHEDULED, Verdict::unknown("")),
-            (PROGRESSING, no()),
-            (AVAILABLE, available(ready)),
-            (READY, no()),
-        ],
-    );
+    let verdicts = vec![
+        (ACCEPTED, no()),
+        (MODEL_AVAILABLE, Verdict::unknown("")),
+        (SCHEDULED, Verdict::unknown("")),
+        (PROGRESSING, no()),
+        (AVAILABLE, available(ready)),
+        (READY, no()),
+    ];
+    // Nothing is decided about how many pods there are, either.
+    let scaling = autoscale::mode(&model.spec).map(|_| (tell::SCALING_ACTIVE, no()));
+    status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling));
     status
 }
 
@@ -200,6 +206,7 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
             weight_basis_points: canary_revision.as_ref().map(|_| weight),
         }),
         canary_revision,
+        autoscaling: tell::status(model, situation.asked, situation.seen, now),
         summary: Some(Summary {
             model: objects::served_name(model),
             replicas: replicas_summary(model, situation),
@@ -213,18 +220,16 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
         stable_revision,
         ..common(model, situation.all, before)
     };
-    status.conditions = conditions(
-        model,
-        now,
-        [
-            (ACCEPTED, Verdict::yes(Reason::Valid, "the spec is acted on")),
-            (MODEL_AVAILABLE, model_available(model, situation)),
-            (SCHEDULED, scheduled(situation)),
-            (PROGRESSING, progressing(phase, &ready)),
-            (AVAILABLE, available(ready_pods)),
-            (READY, ready),
-        ],
-    );
+    let verdicts = vec![
+        (ACCEPTED, Verdict::yes(Reason::Valid, "the spec is acted on")),
+        (MODEL_AVAILABLE, model_available(model, situation)),
+        (SCHEDULED, scheduled(situation)),
+        (PROGRESSING, progressing(phase, &ready)),
+        (AVAILABLE, available(ready_pods)),
+        (READY, ready),
+    ];
+    let scaling = tell::verdicts(model, status.autoscaling.as_ref(), situation.seen);
+    status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling));
     status
 }
 
@@ -253,13 +258,15 @@ fn common(
     }
 }
 
-fn conditions<const COUNT: usize>(
+fn conditions(
     model: &InferenceModel,
     now: Timestamp,
-    verdicts: [(&str, Verdict); COUNT],
+    verdicts: impl Iterator<Item = (&'static str, Verdict)>,
 ) -> Vec<Condition> {
     let before = model.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    verdicts.map(|(type_, verdict)| verdict.condition(type_, before, model.metadata.generation, now)).into()
+    verdicts
+        .map(|(type_, verdict)| verdict.condition(type_, before, model.metadata.generation, now))
+        .collect()
 }
 
 fn available(ready_pods: i32) -> Verdict {

@@ -4,6 +4,7 @@ use crds::model::{InferenceModel, KillSwitch, RolloutPhase};
 
 use super::facts::short;
 use super::{PROBE_FAILURES_MAX, READY, Situation, Verdict};
+use crate::autoscale;
 use crate::gateway;
 use crate::objects;
 use crate::plan::Proof;
@@ -55,11 +56,19 @@ fn at_rest(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
             ready: Verdict::no(Reason::Suspended, message),
         };
     }
-    if situation.granted < model.spec.replicas {
+    if situation.granted < situation.asked {
         return Progress {
             phase: RolloutPhase::Failed,
             summary: Reason::CapacityLimited.to_string(),
             ready: limited(model, situation),
+        };
+    }
+    if autoscale::may_rest(&model.spec) && situation.roles.is_stable {
+        let message = "no pod runs, because nothing has come for so long; the first request starts one";
+        return Progress {
+            phase: RolloutPhase::Stable,
+            summary: "At zero".to_owned(),
+            ready: Verdict::yes(Reason::ScaledToZero, message),
         };
     }
     Progress {
@@ -79,7 +88,7 @@ fn complete(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
         return proving(situation, proof.and_then(|proof| proof.error.as_ref()));
     };
     let is_well = matches!(progress.phase, RolloutPhase::Stable | RolloutPhase::Canary);
-    if is_well && situation.granted < model.spec.replicas {
+    if is_well && situation.granted < situation.asked {
         return Progress { ready: limited(model, situation), ..progress };
     }
     progress
@@ -211,7 +220,8 @@ fn proving(situation: &Situation<'_>, error: Option<&String>) -> Progress {
     }
 }
 
-fn was_ready(model: &InferenceModel) -> bool {
+/// Whether the model was Ready by the status before, with a token for proof.
+pub(crate) fn was_ready(model: &InferenceModel) -> bool {
     model.status.iter().flat_map(|status| &status.conditions).any(|condition| {
         condition.type_ == READY
             && condition.status == "True"
@@ -226,7 +236,7 @@ fn limited(model: &InferenceModel, situation: &Situation<'_>) -> Verdict {
         format!(
             "{ready} of {} replicas run; spec.limits.maxReplicas of pool {} is {} for all its models together; raise \
              it or lower spec.replicas",
-            model.spec.replicas,
+            situation.asked,
             model.spec.pool_ref.name,
             situation.replicas_max.unwrap_or_default(),
         ),

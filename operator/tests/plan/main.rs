@@ -9,6 +9,7 @@ mod refusing;
 mod replacing;
 mod resting;
 mod roles;
+mod scaling;
 mod scene;
 mod serving;
 mod starting;

@@ -2,10 +2,13 @@
 
 use crds::model::InferenceModel;
 use crds::pool::{ImagePullPolicy, InferencePool};
+use judgement::autoscale::{Current, Decision, History, Millis, PodModel, Policy, Winner, decide};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use operator::autoscale::tell::Seen;
+use operator::load::Look;
 use operator::objects::{self, Installation};
 use operator::plan::{Observed, Plan, ProbeRequest, Proof, Route, plan};
 use serde_json::{Value, json};
@@ -167,6 +170,34 @@ impl Scene {
     /// No pod of the gateway is ready.
     pub(crate) fn without_gateway(mut self) -> Self {
         self.observed.pool.as_mut().unwrap().status = None;
+        self
+    }
+
+    /// The load asks for another number of pods than there are.
+    pub(crate) fn decided(mut self, current: u32, desired: u32) -> Self {
+        let policy = Policy::between(0, 9);
+        let pod = PodModel {
+            slots: 4,
+            prefill_tokens_per_second: 1_000,
+            step_base_us: 20_000,
+            step_per_request_us: 5_000,
+            kv_tokens: None,
+        };
+        let now = Millis(5_000_000);
+        let current_pods = Current {
+            pod,
+            ready: current,
+            pending: vec![],
+            last_ready_at: None,
+            load_ms: 30_000,
+            started_at: now,
+            is_canary_judged: false,
+        };
+        let decision = decide(&policy, &History::default(), &current_pods, now);
+        let sentence = format!("{desired} pods are right.");
+        let decision = Decision { desired, limits: vec![], winner: Winner::Level, sentence, ..decision };
+        self.observed.scaling =
+            Some(Seen { look: Look { decision, is_measured: true }, now_ms: now + 1_000 });
         self
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::ask::Ask;
 use super::endpoints::Fleet;
 use super::hold::HoldRoom;
 use super::metrics::{Metrics, Now};
@@ -41,8 +42,16 @@ pub struct ModelBoard {
     pub view: ModelView,
     /// Its revisions.
     pub arms: Vec<Arc<Arm>>,
-    /// Requests that arrived.
-    pub arrivals: Arc<AtomicU64>,
+    /// What arrived.
+    pub arrivals: Arc<Arrivals>,
+}
+
+/// What arrived for a model, whatever became of it; sums since the gateway knows the model.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    requests: AtomicU64,
+    prompt_tokens: AtomicU64,
+    output_tokens: AtomicU64,
 }
 
 /// One revision; lives from view to view.
@@ -152,6 +161,22 @@ impl ModelBoard {
             [table.stable.as_str()].into_iter().chain(weighted.map(|other| other.revision.as_str()));
         let serving: HashSet<&str> = serving.collect();
         serving.into_iter().filter_map(|revision| self.arm(revision)).map(|arm| arm.fleet.places()).sum()
+    }
+}
+
+// === impl Arrivals ===
+
+impl Arrivals {
+    /// A request arrived.
+    pub fn count(&self, ask: &Ask) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.prompt_tokens.fetch_add(ask.prompt_tokens.into(), Ordering::Relaxed);
+        self.output_tokens.fetch_add(ask.answer_tokens().into(), Ordering::Relaxed);
+    }
+
+    /// Requests, estimated tokens of their prompts, and tokens that they may generate.
+    pub fn sums(&self) -> [u64; 3] {
+        [&self.requests, &self.prompt_tokens, &self.output_tokens].map(|sum| sum.load(Ordering::Relaxed))
     }
 }
 

@@ -115,6 +115,11 @@ impl Ask {
         (u64::from(self.prompt_tokens) + u64::from(self.output_tokens) * OUTPUT_WEIGHT).max(1)
     }
 
+    /// Tokens that the answer may have; none unless tokens are generated.
+    pub fn answer_tokens(&self) -> u32 {
+        if self.is_generation { self.output_tokens } else { 0 }
+    }
+
     /// How urgent it is at this model.
     pub fn tier_at(&self, model: &ModelView) -> Tier {
         self.tier.or_else(|| Tier::named(&model.default_priority)).unwrap_or(Tier::Normal)

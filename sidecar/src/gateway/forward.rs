@@ -85,7 +85,7 @@ impl Exchange {
         (envelope, room): (Envelope, Option<OwnedSemaphorePermit>),
         arrived: Instant,
     ) -> Self {
-        model.arrivals.fetch_add(1, Ordering::Relaxed);
+        model.arrivals.count(&ask);
         Self {
             app: app.clone(),
             model: model.view.name.clone(),
@@ -228,6 +228,8 @@ impl Exchange {
             let request = HeldRequest {
                 tier: self.ask.tier_at(&model.view),
                 bytes: self.envelope.bytes() as u64,
+                prompt_tokens: self.ask.prompt_tokens,
+                output_tokens: self.ask.answer_tokens(),
                 arrived: now,
                 deadline: self.deadline,
             };

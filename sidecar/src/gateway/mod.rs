@@ -27,6 +27,7 @@ pub mod kubernetes;
 pub mod metrics;
 pub mod models;
 pub mod pods;
+pub mod recent;
 pub mod relay;
 pub mod report;
 pub mod run;

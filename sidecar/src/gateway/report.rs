@@ -1,6 +1,7 @@
 //! Reports of a gateway to the operator: every two seconds, and at once when a first request has to wait, because its
 //! replica starts only when the operator knows.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::app::{App, Arm, ModelBoard};
+use super::recent::Recent;
 use crate::push::Push;
 
 /// The pace of reports: one older than three of these counts as unknown.
@@ -18,6 +20,13 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// Requests that begin to wait within this time are one report.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// What arrived lately is told of each model in every fifth report: an operator that has just started waits for it at
+/// most 10 s, and it is most of a report.
+const RECENT_EVERY: usize = 5;
+
+/// Models of which one report tells what arrived lately, 3 KiB each; with more models it takes more reports.
+const RECENT_MODELS_MAX: usize = 64;
 
 /// Who reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +60,9 @@ pub async fn report(push: Push, identity: Identity, app: Arc<App>) {
     let mut changed = app.room.changed();
     let mut sending = JoinSet::new();
     let mut waited = Vec::new();
+    let mut recent = HashMap::new();
     for sequence in 1.. {
-        let report = reading(&app, &identity, sequence, began);
+        let report = reading(&app, &identity, sequence, began, &mut recent);
         waited.clone_from(&waiting_models(&app));
         while sending.try_join_next().is_some() {}
         // Behind a slow resolver the next report replaces the one that is not yet sent; it holds the same sums.
@@ -93,28 +103,52 @@ fn waiting_models(app: &App) -> Vec<String> {
     names.filter(|model| app.room.has_waiting(model)).cloned().collect()
 }
 
-fn reading(app: &App, identity: &Identity, sequence: u64, began: Instant) -> GatewayReport {
+fn reading(
+    app: &App,
+    identity: &Identity,
+    sequence: u64,
+    began: Instant,
+    recent: &mut HashMap<String, Recent>,
+) -> GatewayReport {
     let now = Instant::now();
+    let uptime_ms = u64::try_from(now.saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
     let board = app.board();
+    recent.retain(|model, _| board.named(model).is_some());
+    let every = RECENT_EVERY.max(board.models.len().div_ceil(RECENT_MODELS_MAX));
+    let turn = usize::try_from(sequence).unwrap_or(0);
+    let read = |(place, model): (usize, &Arc<ModelBoard>)| {
+        let recent = recent.entry(model.view.name.clone()).or_default();
+        recent.note(model.arrivals.sums(), uptime_ms);
+        let reading = model_reading(app, model, now);
+        // Who is waited for is about to be decided upon, and that needs all there is to know.
+        let is_due = (turn + place).is_multiple_of(every) || reading.held != [0; 4];
+        GatewayModel { recent_arrivals: is_due.then(|| recent.newest_first()), ..reading }
+    };
     GatewayReport {
         namespace: identity.namespace.clone(),
         pool: identity.pool.clone(),
         pod: identity.pod.clone(),
         pod_uid: identity.pod_uid.clone(),
         sequence,
-        uptime_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        models: board.models.iter().map(|model| model_reading(app, model, now)).collect(),
+        uptime_ms,
+        models: board.models.iter().enumerate().map(read).collect(),
     }
 }
 
 fn model_reading(app: &App, model: &ModelBoard, now: Instant) -> GatewayModel {
     let held = app.room.counts(&model.view.name, now);
+    let [arrivals_total, arrived_prompt_tokens_total, arrived_output_tokens_total] = model.arrivals.sums();
     GatewayModel {
         model: model.view.name.clone(),
         held: held.by_tier,
         held_bytes: held.bytes,
         oldest_ms: held.oldest_ms,
-        arrivals_total: model.arrivals.load(Ordering::Relaxed),
+        held_prompt_tokens: held.prompt_tokens,
+        held_output_tokens: held.output_tokens,
+        arrivals_total,
+        arrived_prompt_tokens_total,
+        arrived_output_tokens_total,
+        recent_arrivals: None,
         arms: model.arms.iter().map(|arm| counts(arm)).collect(),
     }
 }

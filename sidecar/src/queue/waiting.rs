@@ -108,6 +108,8 @@ pub struct Snapshot {
     pub bytes: u64,
     /// How long the oldest has waited.
     pub oldest: Duration,
+    /// For how long nobody has waited, since the queue was made.
+    pub empty: Duration,
 }
 
 /// A request that leaves to be served.
@@ -139,6 +141,16 @@ pub struct Waiting<T> {
     bytes: u64,
     next_id: u64,
     pace: Pace,
+    quiet: Quiet,
+}
+
+/// For how long nobody has waited.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// Since when nobody waits; `None` while somebody does, and before the first call that names the time.
+    since: Option<Instant>,
+    /// Before that.
+    before: Duration,
 }
 
 /// How fast the queue drains while somebody waits. Idle time does not count.
@@ -191,6 +203,7 @@ impl<T> Waiting<T> {
             bytes: 0,
             next_id: 0,
             pace: Pace::default(),
+            quiet: Quiet::default(),
         }
     }
 
@@ -235,6 +248,7 @@ impl<T> Waiting<T> {
         self.shares.charge(tier, 1, tier.weight());
         self.levels[tier.index()].tenants.charge(tenant, entry.ticket.prompt_tokens.max(1), 1);
         self.pace.departed(now);
+        self.note_quiet(now);
         Some(Popped { id, tier, ticket: entry.ticket, item: entry.item })
     }
 
@@ -257,6 +271,7 @@ impl<T> Waiting<T> {
             let why = if entry.ticket.deadline <= end_at { Expired::Deadline } else { Expired::Age };
             expired.push((entry.item, why));
         }
+        self.note_quiet(now);
         expired
     }
 
@@ -277,6 +292,7 @@ impl<T> Waiting<T> {
     /// Figures at `now`.
     pub fn snapshot(&mut self, now: Instant) -> Snapshot {
         self.refile(now);
+        self.note_quiet(now);
         let oldest = self.entries.values().map(|entry| entry.ticket.arrived).min();
         Snapshot {
             by_tier: std::array::from_fn(|index| self.levels[index].count),
@@ -284,6 +300,14 @@ impl<T> Waiting<T> {
             prompt_tokens: self.prompt_tokens,
             bytes: self.bytes,
             oldest: oldest.map_or(Duration::ZERO, |arrived| now.saturating_duration_since(arrived)),
+            empty: self.quiet.so_far(now),
+        }
+    }
+
+    /// The last one has left. A client that leaves names no time; the next look does.
+    fn note_quiet(&mut self, now: Instant) {
+        if self.entries.is_empty() {
+            self.quiet.begins(now);
         }
     }
 
@@ -323,6 +347,7 @@ impl<T> Waiting<T> {
     fn insert(&mut self, id: Id, ticket: Ticket, item: T, now: Instant) {
         if self.entries.is_empty() {
             self.pace.became_busy(now);
+            self.quiet.ends(now);
         }
         let tier = tier::effective(ticket.tier, ticket.arrived, ticket.deadline, now);
         let change_at = tier::next_change(ticket.tier, ticket.arrived, ticket.deadline, now);
@@ -396,6 +421,24 @@ impl<T> Waiting<T> {
         if level.count == 0 {
             self.shares.leave(tier);
         }
+    }
+}
+
+// === impl Quiet ===
+
+impl Quiet {
+    fn begins(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    fn ends(&mut self, now: Instant) {
+        self.before = self.so_far(now);
+        self.since = None;
+    }
+
+    fn so_far(&self, now: Instant) -> Duration {
+        let current = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.before + current
     }
 }
 

@@ -39,6 +39,14 @@ async fn the_operator_hears_at_once_of_a_first_request_that_waits() {
     assert!(asked_at.elapsed() < Duration::from_millis(500), "{:?}", asked_at.elapsed());
     let tiny = &second.models[0];
     assert_eq!((tiny.model.as_str(), tiny.held, tiny.arrivals_total), ("tiny", [0, 1, 0, 0], 1));
+    assert!(
+        tiny.held_prompt_tokens > 0 && tiny.held_output_tokens > 0 && tiny.arrived_output_tokens_total > 0
+    );
+    let recent = tiny.recent_arrivals.as_deref().unwrap();
+    assert_eq!(
+        recent[0][0], 1,
+        "whoever decides about a model that is waited for knows its history: {recent:?}"
+    );
     assert!(tiny.held_bytes > 0);
     let arm = &second.models[1].arms[0];
     assert_eq!((arm.revision.as_str(), arm.requests_total, arm.new_conversations_total), ("other-a", 1, 1));

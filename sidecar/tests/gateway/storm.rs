@@ -70,7 +70,7 @@ async fn nothing_is_left_over_and_everything_is_counted() {
     let text = front.app().render(std::time::Instant::now()).unwrap();
     let counted = text.lines().filter(|line| line.starts_with("inferno_gateway_requests_total{"));
     let counted: u64 = counted.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
-    let arrivals = front.app().board().models[0].arrivals.load(std::sync::atomic::Ordering::Relaxed);
+    let arrivals = front.app().board().models[0].arrivals.sums()[0];
     assert!(counted >= arrivals && counted <= CLIENTS, "{counted} counted, {arrivals} arrived of {CLIENTS}");
     until("the bodies' room is given back", || front.app().bodies.available_permits() == 256 << 10).await;
 }

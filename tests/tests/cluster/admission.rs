@@ -53,6 +53,29 @@ fn cases() -> Vec<Case> {
             |spec| spec["rollout"] = json!({"strategy": "Canary", "traffic": {"canaryPercent": 101}}),
             "canaryPercent",
         ),
+        (
+            "more at least than at most",
+            |spec| spec["autoscaling"] = json!({"minReplicas": 3, "maxReplicas": 2}),
+            "spec.autoscaling.minReplicas must not exceed maxReplicas",
+        ),
+        (
+            "to zero with one pod at least",
+            |spec| spec["autoscaling"] = json!({"maxReplicas": 2, "scaleToZero": {"idleSeconds": 60}}),
+            "set spec.autoscaling.minReplicas to 0",
+        ),
+        (
+            "a surge below what is proven",
+            |spec| spec["autoscaling"] = json!({"maxReplicas": 2, "surgePercent": 50}),
+            "spec.autoscaling.surgePercent must be 0",
+        ),
+        (
+            "a schedule without bounds",
+            |spec| {
+                let schedule = json!({"name": "day", "schedule": "0 8 * * *", "durationSeconds": 3600});
+                spec["autoscaling"] = json!({"maxReplicas": 2, "schedules": [schedule]});
+            },
+            "must set minReplicas, maxReplicas or both",
+        ),
         ("an unknown switch", |spec| spec["killSwitch"] = json!("Everything"), "killSwitch"),
         ("an unknown field", |spec| spec["replicaz"] = json!(1), "replicaz"),
     ]

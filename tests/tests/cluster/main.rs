@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod admission;
+mod autoscale;
 mod bad_sources;
 mod canary;
 mod changes;

@@ -52,6 +52,10 @@ pub struct HeldRequest {
     pub tier: Tier,
     /// Bytes of its body.
     pub bytes: u64,
+    /// Estimated tokens of its prompt.
+    pub prompt_tokens: u32,
+    /// Tokens that it may generate.
+    pub output_tokens: u32,
     /// When it came.
     pub arrived: Instant,
     /// When waiting is no longer worth it.
@@ -65,6 +69,10 @@ pub struct HeldCounts {
     pub by_tier: [u32; 4],
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// Tokens of their prompts.
+    pub prompt_tokens: u64,
+    /// Tokens that they may generate.
+    pub output_tokens: u64,
     /// How long the oldest has waited.
     pub oldest_ms: u64,
 }
@@ -210,6 +218,8 @@ impl<T> Held<T> {
         for request in waiting() {
             counts.by_tier[request.tier.index()] += 1;
             counts.bytes += request.bytes;
+            counts.prompt_tokens += u64::from(request.prompt_tokens);
+            counts.output_tokens += u64::from(request.output_tokens);
         }
         let oldest = waiting().map(|request| request.arrived).min();
         let waited = oldest.map_or(Duration::ZERO, |arrived| now.saturating_duration_since(arrived));

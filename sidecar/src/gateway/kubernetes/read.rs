@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crds::amount::ByteSize;
-use crds::model::{InferenceModelStatus, Priority, RolloutPhase, RolloutStatus};
+use crds::model::{AutoscalingMode, InferenceModelStatus, Priority, RolloutPhase, RolloutStatus};
 use crds::pool::{Gateway, LoadBalancing};
 use crds::split::{Arm, BUCKETS, Table};
 use crds::{InferenceModel, InferenceModelSpec, InferencePool, model};
@@ -167,7 +167,7 @@ fn revisions(
 
 fn start(object: &InferenceModel, status: &InferenceModelStatus) -> Start {
     let is_suspended = object.spec.suspend.unwrap_or(false);
-    let wanted = if is_suspended { 0 } else { u32::try_from(object.spec.replicas).unwrap_or(0) };
+    let wanted = if is_suspended { 0 } else { u32::try_from(replicas(object, status)).unwrap_or(0) };
     let Some(rollout) = &status.rollout else { return Start { wanted, ..Start::default() } };
     let percent = rollout.percent.and_then(|percent| u8::try_from(percent).ok());
     Start {
@@ -177,6 +177,14 @@ fn start(object: &InferenceModel, status: &InferenceModelStatus) -> Start {
         ready_at_ms: rollout.ready_at.as_ref().and_then(|time| u64::try_from(time.0.as_millisecond()).ok()),
         failure: failure(status, rollout),
     }
+}
+
+/// Replicas that there shall be.
+fn replicas(object: &InferenceModel, status: &InferenceModelStatus) -> i32 {
+    let policy = object.spec.autoscaling.as_ref();
+    let is_told = policy.is_some_and(|policy| policy.mode.unwrap_or_default() != AutoscalingMode::Observe);
+    let told = status.autoscaling.as_ref().filter(|_| is_told);
+    told.map_or(object.spec.replicas, |told| told.desired_replicas)
 }
 
 /// What is being done; empty while nothing starts.

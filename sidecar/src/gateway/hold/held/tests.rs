@@ -5,7 +5,14 @@ use super::*;
 const LIMITS: HoldLimits = HoldLimits { requests_max: 4, bytes_max: 1_000, timeout_ms: 60_000 };
 
 fn request(tier: Tier, arrived: Instant) -> HeldRequest {
-    HeldRequest { tier, bytes: 10, arrived, deadline: arrived + Duration::from_secs(100) }
+    HeldRequest {
+        tier,
+        bytes: 10,
+        prompt_tokens: 5,
+        output_tokens: 7,
+        arrived,
+        deadline: arrived + Duration::from_secs(100),
+    }
 }
 
 fn after(start: Instant, ms: u64) -> Instant {
@@ -147,11 +154,23 @@ fn counts_are_of_those_that_wait() {
     held.enter(request(Tier::Vip, now), "a", &LIMITS).unwrap();
     held.enter(request(Tier::Low, after(now, 500)), "b", &LIMITS).unwrap();
     let counts = held.counts(after(now, 2_000));
-    assert_eq!(counts, HeldCounts { by_tier: [1, 0, 0, 1], bytes: 20, oldest_ms: 2_000 });
+    assert_eq!(
+        counts,
+        HeldCounts {
+            by_tier: [1, 0, 0, 1],
+            bytes: 20,
+            prompt_tokens: 10,
+            output_tokens: 14,
+            oldest_ms: 2_000
+        }
+    );
     held.open(1);
     held.turns(now);
     let counts = held.counts(after(now, 2_000));
-    assert_eq!(counts, HeldCounts { by_tier: [0, 0, 0, 1], bytes: 10, oldest_ms: 1_500 });
+    assert_eq!(
+        counts,
+        HeldCounts { by_tier: [0, 0, 0, 1], bytes: 10, prompt_tokens: 5, output_tokens: 7, oldest_ms: 1_500 }
+    );
 }
 
 /// What can happen to a room.
@@ -190,7 +209,8 @@ proptest! {
             match event {
                 Event::Enter { tier, bytes, within_ms } => {
                     let tier = crate::queue::tier::TIERS[tier];
-                    let request = HeldRequest { tier, bytes, arrived: now, deadline: after(now, within_ms) };
+                    let deadline = after(now, within_ms);
+                    let request = HeldRequest { bytes, deadline, ..request(tier, now) };
                     // Ids count up with each admission, so the item can be the id itself.
                     let result = held.enter(request, HeldId(next), &LIMITS);
                     let all = waiting.values().chain(going.values());

@@ -6,7 +6,14 @@ use crate::queue::Tier;
 
 fn request(tier: Tier, seconds: u64) -> HeldRequest {
     let now = tokio_now();
-    HeldRequest { tier, bytes: 1, arrived: now, deadline: now + Duration::from_secs(seconds) }
+    HeldRequest {
+        tier,
+        bytes: 1,
+        prompt_tokens: 5,
+        output_tokens: 7,
+        arrived: now,
+        deadline: now + Duration::from_secs(seconds),
+    }
 }
 
 fn enter(room: &HoldRoom) -> Ticket {
@@ -113,7 +120,10 @@ async fn changes_are_told_and_counted() {
     assert!(changed.has_changed().unwrap());
     changed.borrow_and_update();
     let counts = room.counts("chat", entered + Duration::from_millis(1_500));
-    assert_eq!(counts, HeldCounts { by_tier: [0, 0, 1, 0], bytes: 1, oldest_ms: 1_500 });
+    assert_eq!(
+        counts,
+        HeldCounts { by_tier: [0, 0, 1, 0], bytes: 1, prompt_tokens: 5, output_tokens: 7, oldest_ms: 1_500 }
+    );
     drop(ticket);
     assert!(changed.has_changed().unwrap());
     assert_eq!(room.counts("chat", tokio_now()), HeldCounts::default());

@@ -191,3 +191,12 @@ fn a_start_says_phase_percent_time_and_failure() {
     unproven["conditions"][0]["reason"] = "ProbeFailed".into();
     assert_eq!(read(&json!({}), &unproven, &[]).start.failure, None, "its pods start all the same");
 }
+
+#[test]
+fn how_many_replicas_are_wanted_is_what_the_autoscaler_says_unless_it_only_observes() {
+    let wanted = |mode: &str| {
+        let spec = json!({"autoscaling": {"maxReplicas": 9, "mode": mode}});
+        read(&spec, &json!({"autoscaling": {"desiredReplicas": 5}}), &[]).start.wanted
+    };
+    assert_eq!((wanted("Auto"), wanted("Paused"), wanted("Observe")), (5, 5, 2));
+}

@@ -1,0 +1,131 @@
+//! How many pods serve a model, when somebody else than `spec.replicas` says it.
+#![expect(unreachable_pub, reason = "the derive of KubeSchema repeats each struct inside a function")]
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How many pods serve a model. The operator replays the last half hour of the model's load, prices every number of
+/// pods by the work that would be late with it, and takes the cheapest; status.autoscaling says why.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.minReplicas) ? self.minReplicas : 1) <= self.maxReplicas").message("spec.autoscaling.minReplicas must not exceed maxReplicas; lower the one or raise the other"))]
+#[x_kube(validation = Rule::new("!has(self.scaleToZero) || (has(self.minReplicas) && self.minReplicas == 0)").message("spec.autoscaling.scaleToZero needs minReplicas 0; set spec.autoscaling.minReplicas to 0, or leave scaleToZero out"))]
+pub struct AutoscalingPolicy {
+    /// Never fewer pods. 0 lets the model go to zero when it is idle; the gateway holds requests until a pod is ready.
+    /// Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub min_replicas: Option<i32>,
+    /// Never more pods.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_replicas: i32,
+    /// Who decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<AutoscalingMode>,
+    /// How much of the past is replayed. Default: 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 300, max = 1_800))]
+    pub history_seconds: Option<i32>,
+    /// The price of a pod: late pod-seconds that it must save for each second that it runs, in percent. Half of it keeps
+    /// more pods and fewer late requests, twice of it the other way round. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub late_price_percent: Option<i32>,
+    /// How far a rise may go beyond the demand that is proven, in percent of it; 0 sets no bound. From zero, where the
+    /// first seconds prove little, it is at least 200. Default: 130.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000))]
+    #[x_kube(validation = Rule::new("self == 0 || self >= 100").message("spec.autoscaling.surgePercent must be 0 (no bound) or at least 100 (the proven demand itself)"))]
+    pub surge_percent: Option<i32>,
+    /// Share of a pod that the bound on a rise plans with, in percent. Default: 80.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 100))]
+    pub target_utilization_percent: Option<i32>,
+    /// What holds changes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behavior: Option<ScaleBehavior>,
+    /// When the last pod goes; needs minReplicas 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_to_zero: Option<ScaleToZero>,
+    /// Times with other bounds. While several are active, the highest of their bounds count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub schedules: Vec<ScaleSchedule>,
+}
+
+/// Who decides how many pods there are. Default: Auto.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum AutoscalingMode {
+    /// The operator.
+    #[default]
+    Auto,
+    /// `spec.replicas`; the operator says in status.autoscaling what it would do.
+    Observe,
+    /// Nobody: the number stays as it was when this was set. Bounds still count.
+    Paused,
+    /// `spec.replicas`, within the bounds, for `kubectl scale`, a `HorizontalPodAutoscaler` or KEDA on the scale
+    /// subresource.
+    External,
+}
+
+/// What holds changes back.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleBehavior {
+    /// Before pods are taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_down: Option<ScaleDownRules>,
+}
+
+/// Before pods are taken away.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleDownRules {
+    /// Fewer pods must have been enough for so long. Default: 90.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 300))]
+    pub stabilization_window_seconds: Option<i32>,
+}
+
+/// When the last pod goes.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleToZero {
+    /// Whether it may go. Default: true, as minReplicas 0 says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// After so long without a request, and never before three times what a start takes. Default: 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub idle_seconds: Option<i32>,
+}
+
+/// A time with other bounds, every time that its `schedule` says so.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.minReplicas) || has(self.maxReplicas)").message("each of spec.autoscaling.schedules must set minReplicas, maxReplicas or both"))]
+#[x_kube(validation = Rule::new("!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas").message("in spec.autoscaling.schedules minReplicas must not exceed maxReplicas"))]
+pub struct ScaleSchedule {
+    /// For people.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// When it begins, as a `CronJob` writes it: minute, hour, day of month, month, day of week.
+    #[schemars(length(min = 9, max = 128))]
+    pub schedule: String,
+    /// In which time zone, by its IANA name: `Europe/Berlin`. Default: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+    /// For how long it holds.
+    #[schemars(range(min = 60, max = 604_800))]
+    pub duration_seconds: i32,
+    /// Instead of spec.autoscaling.minReplicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub min_replicas: Option<i32>,
+    /// Instead of spec.autoscaling.maxReplicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_replicas: Option<i32>,
+}

@@ -1,0 +1,323 @@
+//! Autoscaling as a reconcile sees it: what the spec wants of the judgement, where the model stands, and how many
+//! replicas follow. Pure; the load and the decisions are kept in `load`.
+//!
+//! | mode | who says how many | status.autoscaling |
+//! |---|---|---|
+//! | none | `spec.replicas` | — |
+//! | Auto | the decision | the decision |
+//! | Observe | `spec.replicas` | the decision |
+//! | Paused | the last word before, within the bounds | stays as it was |
+//! | External | `spec.replicas`, within the bounds | — |
+
+pub mod schedule;
+pub mod tell;
+
+use std::collections::BTreeSet;
+
+use crds::model::{
+    AutoscalingMode, AutoscalingPolicy, AutoscalingStatus, InferenceModel, InferenceModelSpec, PodMeasure,
+};
+use crds::pool::InferencePool;
+use judgement::autoscale::{Millis, PodModel, Policy, ScheduleBounds};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::capacity::{Claim, allot};
+use crate::load::Standing;
+use crate::objects::REVISION_LABEL;
+use crate::plan::Observed;
+use crate::pod::{self, Reading, Stage};
+use crate::problem::Reason;
+use crate::revision::revisions;
+use crate::start;
+
+/// A start takes this long as long as none has been measured.
+const LOAD_MS: u64 = 60_000;
+/// Nearest rank of the starts that the rule reckons with.
+const LOAD_PERCENT: usize = 90;
+/// Slots of a pod that the spec does not name.
+const SLOTS: u32 = 4;
+/// From zero a rise may go at least so far beyond what is proven, in percent: the first seconds prove little.
+const SURGE_FROM_ZERO_PERCENT: u32 = 200;
+
+/// Who decides; `None` without spec.autoscaling.
+pub fn mode(spec: &InferenceModelSpec) -> Option<AutoscalingMode> {
+    spec.autoscaling.as_ref().map(|policy| policy.mode.unwrap_or_default())
+}
+
+/// Whether decisions are made for the model.
+pub fn is_decided(spec: &InferenceModelSpec) -> bool {
+    let is_wanted = matches!(mode(spec), Some(AutoscalingMode::Auto | AutoscalingMode::Observe));
+    is_wanted && spec.suspend != Some(true)
+}
+
+/// Whether the operator may take the last pod away.
+pub fn may_rest(spec: &InferenceModelSpec) -> bool {
+    let is_zero_allowed = |policy: &AutoscalingPolicy| {
+        let schedules = policy.schedules.iter().filter_map(|schedule| schedule.min_replicas);
+        let mut bounds = std::iter::once(policy.min_replicas.unwrap_or(1)).chain(schedules);
+        awake(policy) == 0 && bounds.any(|min| min == 0)
+    };
+    mode(spec) == Some(AutoscalingMode::Auto) && spec.autoscaling.as_ref().is_some_and(is_zero_allowed)
+}
+
+/// Pods that must be ready for a model with `wanted` of them to be as it should, if somebody else than the user says
+/// how many: those that come and go with the load are on their way again and again. `None`: all that are wanted.
+pub fn needed(spec: &InferenceModelSpec, wanted: i32) -> Option<i32> {
+    let policy = spec.autoscaling.as_ref().filter(|_| mode(spec) == Some(AutoscalingMode::Auto))?;
+    Some(policy.min_replicas.unwrap_or(1).max(1).min(wanted))
+}
+
+/// Fewest and most replicas, schedules left out.
+fn own_bounds(policy: &AutoscalingPolicy) -> (u32, u32) {
+    let count = |count: i32| u32::try_from(count).unwrap_or(0);
+    (count(policy.min_replicas.unwrap_or(1)).max(awake(policy)), count(policy.max_replicas))
+}
+
+/// 1 if the last pod stays whatever the bounds say.
+fn awake(policy: &AutoscalingPolicy) -> u32 {
+    let enabled = policy.scale_to_zero.as_ref().and_then(|zero| zero.enabled);
+    u32::from(enabled == Some(false))
+}
+
+/// Bounds of the active schedules.
+fn scheduled_bounds(policy: &AutoscalingPolicy, now: Timestamp) -> Option<ScheduleBounds> {
+    let bounds = schedule::bounds(policy, now)?;
+    let min_replicas = bounds.min_replicas.map(|min| min.max(awake(policy)));
+    Some(ScheduleBounds { min_replicas, ..bounds })
+}
+
+/// Fewest and most replicas at `now`.
+fn bounds(policy: &AutoscalingPolicy, now: Timestamp) -> (u32, u32) {
+    let (own_min, own_max) = own_bounds(policy);
+    let scheduled = scheduled_bounds(policy, now);
+    let max = scheduled.and_then(|bounds| bounds.max_replicas).unwrap_or(own_max);
+    (scheduled.and_then(|bounds| bounds.min_replicas).unwrap_or(own_min).min(max), max)
+}
+
+/// Replicas that the model is to have, before its pool is asked. `desired` is what was decided.
+pub fn asked(model: &InferenceModel, desired: Option<u32>, now: Timestamp) -> i32 {
+    let spec = &model.spec;
+    let Some(policy) = &spec.autoscaling else { return spec.replicas };
+    let (min, max) = bounds(policy, now);
+    let within = |count: i32| u32::try_from(count).unwrap_or(0).clamp(min, max);
+    let last = status(model).map(|status| status.desired_replicas);
+    let count = match policy.mode.unwrap_or_default() {
+        AutoscalingMode::Observe => return spec.replicas,
+        AutoscalingMode::External => within(spec.replicas),
+        AutoscalingMode::Paused => within(last.unwrap_or(spec.replicas)),
+        // Without a decision: the last one, which a new operator has found in the status.
+        AutoscalingMode::Auto => desired.unwrap_or_else(|| within(last.unwrap_or(spec.replicas))),
+    };
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn status(model: &InferenceModel) -> Option<&AutoscalingStatus> {
+    model.status.as_ref()?.autoscaling.as_ref()
+}
+
+/// What the judgement is told of the spec.
+pub fn policy(spec: &AutoscalingPolicy, now: Timestamp) -> Policy {
+    let (min_replicas, max_replicas) = own_bounds(spec);
+    let count =
+        |value: Option<i32>, default: u32| value.and_then(|n| u32::try_from(n).ok()).unwrap_or(default);
+    let defaults = Policy::between(min_replicas, max_replicas);
+    let surge_percent = count(spec.surge_percent, defaults.surge_percent);
+    let hold = spec.behavior.as_ref().and_then(|behavior| behavior.scale_down.as_ref());
+    let zero = spec.scale_to_zero.as_ref();
+    Policy {
+        schedule: scheduled_bounds(spec, now),
+        late_price_percent: count(spec.late_price_percent, defaults.late_price_percent),
+        surge_percent,
+        surge_from_zero_percent: match surge_percent {
+            0 => 0,
+            percent => percent.max(SURGE_FROM_ZERO_PERCENT),
+        },
+        target_utilization_percent: count(
+            spec.target_utilization_percent,
+            defaults.target_utilization_percent,
+        ),
+        history_seconds: count(spec.history_seconds, defaults.history_seconds),
+        hold_seconds: count(hold.and_then(|rules| rules.stabilization_window_seconds), defaults.hold_seconds),
+        idle_seconds: count(zero.and_then(|zero| zero.idle_seconds), defaults.idle_seconds),
+        ..defaults
+    }
+}
+
+/// Where the model stands, if decisions are made for it and its pool is there. `now_ms` is the same moment on the clock
+/// of the load.
+pub fn standing(
+    model: &InferenceModel,
+    observed: &Observed,
+    target: &str,
+    now: Timestamp,
+    now_ms: Millis,
+) -> Option<Standing> {
+    let spec = model.spec.autoscaling.as_ref().filter(|_| is_decided(&model.spec))?;
+    let pool = observed.pool.as_ref()?;
+    let serving = Serving::of(model, observed, pool, target);
+    let load_ms = load_ms(model);
+    let on_the_clock = |time: Timestamp| {
+        let distance = now.as_millisecond() - time.as_millisecond();
+        if distance >= 0 { now_ms - distance.unsigned_abs() } else { now_ms + distance.unsigned_abs() }
+    };
+    let history = model.status.as_ref().and_then(|status| status.cold_start.as_ref());
+    let on_their_way = serving.readings.iter().filter(|reading| reading.stage != Stage::Ready);
+    let expected = on_their_way.map(|reading| {
+        let expected = start::pod_expected_at(reading, history, now).map(on_the_clock);
+        // Later than all before it: any moment.
+        expected.unwrap_or_else(|| reading.created.map_or(now_ms, on_the_clock) + load_ms)
+    });
+    let ready = serving.ready.min(serving.told);
+    let ordered = usize::try_from(serving.told - ready).unwrap_or(usize::MAX);
+    let mut pending: Vec<Millis> = expected.chain(std::iter::repeat_n(now_ms + load_ms, ordered)).collect();
+    pending.truncate(ordered);
+    pending.sort_unstable();
+
+    let mut policy = policy(spec, now);
+    policy.capacity_replicas = capacity(model, observed, pool, &serving, bounds(spec, now).1);
+    if serving.must_stay(model, target) {
+        policy.min_replicas = policy.min_replicas.max(1);
+        if let Some(schedule) = &mut policy.schedule {
+            schedule.min_replicas = schedule.min_replicas.map(|min| min.max(1));
+        }
+    }
+    Some(Standing {
+        policy,
+        ready,
+        pending,
+        last_ready_at: serving.last_ready_at.map(on_the_clock),
+        load_ms,
+        is_canary_judged: is_canary_judged(model),
+        assumed: assumed(model, pool),
+        pods: observed.pods.iter().filter_map(ResourceExt::uid).collect::<BTreeSet<String>>(),
+    })
+}
+
+/// The revision that serves, or is to.
+struct Serving {
+    told: u32,
+    ready: u32,
+    readings: Vec<Reading>,
+    last_ready_at: Option<Timestamp>,
+}
+
+impl Serving {
+    fn of(model: &InferenceModel, observed: &Observed, pool: &InferencePool, target: &str) -> Self {
+        let all = revisions(model, &observed.deployments);
+        let named = |name: &str| all.iter().find(|revision| revision.name == name);
+        let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
+        let revision = stable.and_then(named).or_else(|| named(target));
+        let is_of = |pod: &&Pod| {
+            let label = pod.labels().get(REVISION_LABEL);
+            !pod::is_leaving(pod) && revision.is_some_and(|revision| label == Some(&revision.name))
+        };
+        let pods: Vec<&Pod> = observed.pods.iter().filter(is_of).collect();
+        let report = |pod: &Pod| observed.reports.get(pod.metadata.uid.as_deref()?);
+        let became_ready = |pod: &&Pod| {
+            let ready = pod::condition(pod, "Ready").filter(|_| pod::is_ready(pod))?;
+            Some(ready.last_transition_time.as_ref()?.0)
+        };
+        let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        Self {
+            told: count(revision.map(|revision| revision.replicas_told)),
+            ready: count(revision.map(|revision| revision.ready)),
+            readings: pods.iter().map(|pod| pod::read(pod, report(pod), pool)).collect(),
+            last_ready_at: pods.iter().filter_map(became_ready).max(),
+        }
+    }
+
+    /// Whether the last pod has to stay: a revision must prove itself once, and whoever was ordered must have served
+    /// before it is found idle. What cannot start may go.
+    fn must_stay(&self, model: &InferenceModel, target: &str) -> bool {
+        let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
+        let is_starting = self.told > 0 && self.ready == 0 && !self.has_failed();
+        stable != Some(target) || is_starting
+    }
+
+    fn has_failed(&self) -> bool {
+        self.readings.iter().any(|reading| reading.problem.is_some())
+    }
+
+    /// Pods that no node can take.
+    fn unplaced(&self) -> usize {
+        let is_unplaced = |reading: &&Reading| {
+            reading.problem.as_ref().is_some_and(|problem| problem.reason == Reason::InsufficientCapacity)
+        };
+        self.readings.iter().filter(is_unplaced).count()
+    }
+}
+
+/// Pods for which there is room: what the pool grants, and one more than the scheduler could place. While none has ever
+/// started and one cannot, more of them would only fail too.
+fn capacity(
+    model: &InferenceModel,
+    observed: &Observed,
+    pool: &InferencePool,
+    serving: &Serving,
+    replicas_max: u32,
+) -> Option<u32> {
+    let limit = pool.spec.limits.as_ref().and_then(|limits| limits.max_replicas);
+    let granted = limit.map(|limit| {
+        let most = i32::try_from(replicas_max).unwrap_or(i32::MAX);
+        let claims = claims_with(&observed.claims, &model.name_any(), most);
+        u32::try_from(allot(&claims, &model.name_any(), limit)).unwrap_or(0)
+    });
+    let unplaced = serving.unplaced();
+    let placed = serving.readings.len().saturating_sub(unplaced);
+    let placeable = (unplaced > 0).then(|| u32::try_from(placed + 1).unwrap_or(u32::MAX));
+    let is_failing = serving.has_failed() && serving.ready == 0 && unplaced == 0;
+    let failing = is_failing.then_some(1);
+    [granted, placeable, failing].into_iter().flatten().min()
+}
+
+/// The claims with another number for this model.
+pub fn claims_with(claims: &[Claim], model: &str, replicas: i32) -> Vec<Claim> {
+    let own = |claim: &Claim| {
+        if claim.model == model { Claim { replicas, ..claim.clone() } } else { claim.clone() }
+    };
+    claims.iter().map(own).collect()
+}
+
+/// What 90 % of the recent starts took at most.
+fn load_ms(model: &InferenceModel) -> u64 {
+    let history = model.status.as_ref().and_then(|status| status.cold_start.as_ref());
+    let seconds = history.map(|history| start::percentile(&history.recent_total_seconds, LOAD_PERCENT));
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    seconds.map_or(LOAD_MS, |seconds| seconds * 1_000)
+}
+
+/// Whether a canary gets a share: its pods and those of the stable revision must not change under it.
+fn is_canary_judged(model: &InferenceModel) -> bool {
+    model.status.as_ref().is_some_and(|status| {
+        let weight = status.rollout.as_ref().and_then(|rollout| rollout.weight_basis_points);
+        status.canary_revision.is_some() && weight.unwrap_or(0) > 0
+    })
+}
+
+/// What a pod can do before anybody has measured it: what was measured earlier, or else a pod like those of the
+/// simulator with an accelerator, and one twenty times slower without.
+fn assumed(model: &InferenceModel, pool: &InferencePool) -> PodModel {
+    let engine = model.spec.engine.as_ref();
+    let slots = engine.and_then(|engine| engine.parallel_slots).and_then(|slots| u32::try_from(slots).ok());
+    let slots = slots.unwrap_or(SLOTS);
+    if let Some(measured) = status(model).and_then(|status| status.pod).filter(|pod| pod.is_measured) {
+        return PodModel { slots, ..pod_model(&measured) };
+    }
+    let has_accelerator = pool.spec.accelerator.as_ref().is_some_and(|accelerator| accelerator.count > 0);
+    let (prefill_tokens_per_second, step_base_us, step_per_request_us) =
+        if has_accelerator { (3_000, 18_000, 2_000) } else { (150, 60_000, 15_000) };
+    PodModel { slots, prefill_tokens_per_second, step_base_us, step_per_request_us, kv_tokens: None }
+}
+
+fn pod_model(measure: &PodMeasure) -> PodModel {
+    let count = |value: i32| u32::try_from(value).unwrap_or(0);
+    PodModel {
+        slots: count(measure.slots),
+        prefill_tokens_per_second: count(measure.prefill_tokens_per_second).max(1),
+        step_base_us: count(measure.step_base_microseconds),
+        step_per_request_us: count(measure.step_per_request_microseconds),
+        kv_tokens: None,
+    }
+}

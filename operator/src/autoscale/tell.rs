@@ -1,0 +1,284 @@
+//! A decision as people and other programs read it: status, conditions, events. Pure.
+
+use crds::model::{
+    AutoscalingMode, AutoscalingStatus, InferenceModel, InferenceModelStatus, PastDecision, PodMeasure,
+    PricedCount, ScalingDecision, ScalingFigures,
+};
+use judgement::autoscale::{Decision, Figures, Limit, Millis, PodModel, Price, Winner};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::mode;
+use crate::load::Look;
+use crate::plan::Notice;
+use crate::problem::Reason;
+use crate::status::Verdict;
+
+/// The operator decides how many pods there are.
+pub const SCALING_ACTIVE: &str = "ScalingActive";
+/// A bound keeps the number from what it would be.
+pub const SCALING_LIMITED: &str = "ScalingLimited";
+/// All who report on the model have done so lately.
+pub const TELEMETRY_FRESH: &str = "TelemetryFresh";
+
+/// Decisions that are remembered.
+const DECISIONS_MAX: usize = 10;
+/// Counts whose prices are told.
+const PRICES_MAX: usize = 16;
+/// A decision that says the same in other figures is told after this time.
+const REFRESH_SECONDS: i64 = 30;
+/// The same change wanted again within this time is the same decision, which has not come through yet.
+const SAME_SECONDS: i64 = 15;
+
+/// A look, and the moment `now` on both clocks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// What was decided.
+    pub look: Look,
+    /// Now, on the clock of the load.
+    pub now_ms: Millis,
+}
+
+impl Seen {
+    fn time(&self, of: Millis, now: Timestamp) -> Time {
+        let ago = i64::try_from(self.now_ms.since(of)).unwrap_or(0);
+        let ahead = i64::try_from(of.since(self.now_ms)).unwrap_or(0);
+        let at = now.checked_add(SignedDuration::from_millis(ahead - ago)).unwrap_or(now);
+        Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+    }
+}
+
+// === status ===
+
+/// What `status.autoscaling` says; none without spec.autoscaling. `asked` is the number that holds.
+pub fn status(
+    model: &InferenceModel,
+    asked: i32,
+    seen: Option<&Seen>,
+    now: Timestamp,
+) -> Option<AutoscalingStatus> {
+    let mode = mode(&model.spec)?;
+    let before = model.status.as_ref().and_then(|status| status.autoscaling.clone()).unwrap_or_default();
+    let Some(seen) = seen else {
+        let last_decision = before.last_decision.filter(|_| mode == AutoscalingMode::Paused);
+        return Some(AutoscalingStatus { desired_replicas: asked, last_decision, ..before });
+    };
+    let decision = &seen.look.decision;
+    let told = scaling_decision(seen, now);
+    Some(AutoscalingStatus {
+        desired_replicas: count(decision.desired),
+        decisions: remembered(before.decisions, &told),
+        last_decision: Some(before.last_decision.filter(|last| is_same(last, &told)).unwrap_or(told)),
+        pod: Some(pod(&decision.inputs.current.pod, &seen.look, before.pod)),
+    })
+}
+
+/// Whether what was told still says it.
+fn is_same(before: &ScalingDecision, now: &ScalingDecision) -> bool {
+    let gist = |decision: &ScalingDecision| (decision.current, decision.desired, decision.limits.clone());
+    let age = now.time.0.as_second() - before.time.0.as_second();
+    gist(before) == gist(now) && (0..REFRESH_SECONDS).contains(&age)
+}
+
+fn remembered(mut before: Vec<PastDecision>, told: &ScalingDecision) -> Vec<PastDecision> {
+    let is_known = before.first().is_some_and(|last| {
+        let age = told.time.0.as_second() - last.time.0.as_second();
+        (last.current, last.desired) == (told.current, told.desired) && age < SAME_SECONDS
+    });
+    if told.current != told.desired && !is_known {
+        let past = PastDecision {
+            time: told.time.clone(),
+            current: told.current,
+            desired: told.desired,
+            winner: told.winner.clone(),
+            sentence: told.sentence.clone(),
+        };
+        before.insert(0, past);
+        before.truncate(DECISIONS_MAX);
+    }
+    before
+}
+
+fn scaling_decision(seen: &Seen, now: Timestamp) -> ScalingDecision {
+    let decision = &seen.look.decision;
+    ScalingDecision {
+        time: seen.time(decision.at, now),
+        current: count(decision.current),
+        desired: count(decision.desired),
+        winner: format!("{:?}", decision.winner),
+        sentence: decision.sentence.clone(),
+        limits: decision.limits.iter().map(|limit| format!("{limit:?}")).collect(),
+        no_scale_down_before: decision.no_scale_down_before.map(|until| seen.time(until, now)),
+        figures: figures(&decision.figures),
+        prices: prices(decision),
+    }
+}
+
+fn figures(figures: &Figures) -> ScalingFigures {
+    ScalingFigures {
+        demand_millipods: thousandths(figures.demand),
+        proven_millipods: thousandths(figures.proven),
+        high_millipods: thousandths(figures.high),
+        slope_millipods_per_minute: thousandths(figures.slope * 60.0),
+        queue_pod_milliseconds: thousandths(figures.queue),
+        calibration_percent: thousandths(figures.calibration / 10.0),
+        load_seconds: thousandths(figures.load_s / 1_000.0),
+        horizon_seconds: thousandths(figures.horizon_s / 1_000.0),
+        like_moments: i64::try_from(figures.like_moments).unwrap_or(i64::MAX),
+        bursts: i64::try_from(figures.bursts).unwrap_or(i64::MAX),
+    }
+}
+
+/// The prices around the chosen number.
+fn prices(decision: &Decision) -> Vec<PricedCount> {
+    let all = &decision.figures.prices;
+    let chosen = all.iter().position(|price| price.replicas == decision.wanted).unwrap_or(0);
+    let first = chosen.saturating_sub(PRICES_MAX / 2).min(all.len().saturating_sub(PRICES_MAX));
+    let told = |price: &Price| PricedCount {
+        replicas: count(price.replicas),
+        late_pod_milliseconds: thousandths(price.late),
+        total_pod_milliseconds: thousandths(price.total),
+    };
+    all.iter().skip(first).take(PRICES_MAX).map(told).collect()
+}
+
+/// What was measured; of what changes by less than a tenth the earlier value, so that noise writes no status.
+fn pod(pod: &PodModel, look: &Look, before: Option<PodMeasure>) -> PodMeasure {
+    let is_measured = look.is_measured || before.is_some_and(|before| before.is_measured);
+    let measure = PodMeasure {
+        slots: count(pod.slots),
+        prefill_tokens_per_second: count(pod.prefill_tokens_per_second),
+        step_base_microseconds: count(pod.step_base_us),
+        step_per_request_microseconds: count(pod.step_per_request_us),
+        is_measured,
+    };
+    let is_near = |now: i32, then: i32| (i64::from(now) - i64::from(then)).abs() * 10 <= i64::from(then);
+    before
+        .filter(|before| {
+            let step = |of: &PodMeasure| of.step_base_microseconds + of.step_per_request_microseconds;
+            before.slots == measure.slots
+                && before.is_measured == measure.is_measured
+                && is_near(measure.prefill_tokens_per_second, before.prefill_tokens_per_second)
+                && is_near(step(&measure), step(before))
+        })
+        .unwrap_or(measure)
+}
+
+fn count(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// In thousandths, rounded.
+#[expect(clippy::cast_possible_truncation, reason = "rounded, and the cast saturates")]
+fn thousandths(value: f64) -> i64 {
+    (value * 1_000.0).round() as i64
+}
+
+// === conditions ===
+
+/// The three conditions of a model with spec.autoscaling; none without.
+pub fn verdicts(
+    model: &InferenceModel,
+    status: Option<&AutoscalingStatus>,
+    seen: Option<&Seen>,
+) -> Vec<(&'static str, Verdict)> {
+    let Some(mode) = mode(&model.spec) else { return Vec::new() };
+    let last = status.and_then(|status| status.last_decision.as_ref());
+    let sentence = last.map_or("nothing is decided yet", |last| last.sentence.as_str());
+    let active = match mode {
+        _ if model.spec.suspend == Some(true) => {
+            Verdict::no(Reason::Suspended, "spec.suspend is true; set it to false to serve")
+        }
+        AutoscalingMode::Auto => Verdict::yes(Reason::Deciding, sentence),
+        AutoscalingMode::Observe => Verdict::no(
+            Reason::Observing,
+            format!("spec.replicas says how many pods there are (mode Observe); with mode Auto: {sentence}"),
+        ),
+        AutoscalingMode::Paused => Verdict::no(
+            Reason::Paused,
+            "spec.autoscaling.mode is Paused: the number of pods stays; set it to Auto to go on",
+        ),
+        AutoscalingMode::External => Verdict::no(
+            Reason::External,
+            "spec.replicas says how many pods there are (mode External), within minReplicas and maxReplicas",
+        ),
+    };
+    let Some(seen) = seen else {
+        let unknown = || Verdict::unknown("nothing is decided");
+        return vec![(SCALING_ACTIVE, active), (SCALING_LIMITED, unknown()), (TELEMETRY_FRESH, unknown())];
+    };
+    vec![
+        (SCALING_ACTIVE, active),
+        (SCALING_LIMITED, limited(&seen.look.decision, model)),
+        (TELEMETRY_FRESH, fresh(&seen.look.decision)),
+    ]
+}
+
+fn limited(decision: &Decision, model: &InferenceModel) -> Verdict {
+    let pool = &model.spec.pool_ref.name;
+    let desired = decision.desired;
+    match decision.winner {
+        Winner::Capacity => Verdict::yes(
+            Reason::CapacityLimited,
+            format!(
+                "more than {desired} pods would pay, but pool {pool} has no room for them; raise its \
+                 spec.limits.maxReplicas or add nodes"
+            ),
+        ),
+        Winner::MaxReplicas => Verdict::yes(
+            Reason::MaxReplicasReached,
+            format!("more than {desired} pods would pay; raise spec.autoscaling.maxReplicas to have them"),
+        ),
+        Winner::SurgeLimit => Verdict::yes(
+            Reason::SurgeLimited,
+            format!(
+                "more than {desired} pods would pay if the load stays, which is not proven yet; raise \
+                 spec.autoscaling.surgePercent to have them sooner"
+            ),
+        ),
+        Winner::MinReplicas => Verdict::yes(
+            Reason::MinReplicasReached,
+            format!("fewer than {desired} pods would do; lower spec.autoscaling.minReplicas to save them"),
+        ),
+        Winner::Schedule => Verdict::yes(
+            if decision.limits.contains(&Limit::MaxReplicas) {
+                Reason::MaxReplicasReached
+            } else {
+                Reason::MinReplicasReached
+            },
+            format!("a schedule of spec.autoscaling holds the number at {desired}"),
+        ),
+        _ => Verdict::no(Reason::WithinBounds, "no bound keeps the number of pods from what it should be"),
+    }
+}
+
+fn fresh(decision: &Decision) -> Verdict {
+    if decision.limits.contains(&Limit::Stale) {
+        Verdict::no(
+            Reason::ReportsStale,
+            "a gateway or a pod has been silent for more than 6 s, or none has reported yet; no pod is taken away",
+        )
+    } else {
+        Verdict::yes(Reason::ReportsFresh, "all gateways and pods have reported within 6 s")
+    }
+}
+
+// === events ===
+
+/// What `status` decided that `before` had not.
+pub fn notice(
+    model: &InferenceModel,
+    before: &InferenceModelStatus,
+    status: &InferenceModelStatus,
+) -> Option<Notice> {
+    let newest = |status: &InferenceModelStatus| status.autoscaling.as_ref()?.decisions.first().cloned();
+    let decision = newest(status).filter(|decision| Some(decision) != newest(before).as_ref())?;
+    let PastDecision { current, desired, sentence, .. } = &decision;
+    let reason = match mode(&model.spec)? {
+        AutoscalingMode::Observe => "ScalingAdvised",
+        _ if desired > current => "ScaledUp",
+        _ => "ScaledDown",
+    };
+    let message = format!("from {current} to {desired} pods: {sentence}");
+    Some(Notice { is_warning: false, reason: reason.to_owned(), message })
+}

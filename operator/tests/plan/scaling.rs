@@ -1,0 +1,239 @@
+//! How many pods there are when somebody else than `spec.replicas` says it.
+
+use judgement::autoscale::Millis;
+use operator::autoscale::{asked, may_rest, standing};
+use operator::capacity::Claim;
+use operator::load::Standing;
+use operator::plan::Route;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::scene::{
+    Scene, asked as probed, condition, container, expected, model, now, revision, scene, stable_status,
+};
+
+fn scaled(autoscaling: Value) -> crds::model::InferenceModel {
+    model(json!({"autoscaling": autoscaling}))
+}
+
+/// A model of which `told` pods are wanted and `ready` serve; it has proved itself.
+fn serving(autoscaling: Value, told: i32, ready: i32) -> Scene {
+    let model = scaled(autoscaling);
+    let name = revision(&model);
+    let mut scene = scene(model).deployment(&name, told, ready);
+    for _ in 0..ready {
+        scene = scene.ready_pod(&name);
+    }
+    scene.after(stable_status(&name)).proof(&name, Route::Gateway, 0, true)
+}
+
+fn auto() -> Value {
+    json!({"minReplicas": 0, "maxReplicas": 9})
+}
+
+#[test]
+fn a_decision_is_carried_out_and_told_and_the_model_stays_ready() {
+    let scene = serving(auto(), 1, 1).decided(1, 3);
+    let name = revision(&scene.model);
+    let plan = scene.check(&expected(("True", "ServedToken"), "Stable").available().applied(&name, 3));
+    let status = plan.status.autoscaling.as_ref().unwrap();
+    assert_eq!((status.desired_replicas, status.decisions.len()), (3, 1));
+    let last = status.last_decision.as_ref().unwrap();
+    assert_eq!((last.current, last.desired, last.winner.as_str()), (1, 3, "Level"));
+    assert_eq!(last.time.0.as_second(), now().as_second() - 1);
+    assert_eq!(plan.status.summary.as_ref().unwrap().replicas, "1/3");
+    assert_eq!(plan.notices.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), ["ScaledUp"]);
+    assert_eq!(plan.notices[0].message, "from 1 to 3 pods: 3 pods are right.");
+    let active = condition(&plan, "ScalingActive");
+    assert_eq!((active.0.as_str(), active.1.as_str()), ("True", "Deciding"));
+    assert_eq!(active.2, "3 pods are right.");
+    assert_eq!(condition(&plan, "ScalingLimited").0, "False");
+    assert_eq!(condition(&plan, "TelemetryFresh").0, "True");
+}
+
+#[test]
+fn a_model_at_zero_is_ready_for_the_first_request_and_is_not_woken_by_us() {
+    let scene = serving(auto(), 0, 0).decided(0, 0);
+    let name = revision(&scene.model);
+    let plan = scene.check(&expected(("True", "ScaledToZero"), "At zero").applied(&name, 0));
+    assert_eq!(probed(&plan), vec![]);
+    // Nor while it serves: our own question would be the one request that keeps it from resting.
+    let mut awake = serving(auto(), 1, 1).decided(1, 1);
+    awake.observed.proofs[0].tried_at = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(probed(&awake.plan()), vec![]);
+    let mut kept = serving(json!({"maxReplicas": 9}), 1, 1).decided(1, 1);
+    kept.observed.proofs[0].tried_at = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(probed(&kept.plan()).len(), 1);
+}
+
+#[test]
+fn only_the_modes_that_decide_follow_a_decision() {
+    let with = |mode: &str, last: i32| {
+        let mut scaling = auto();
+        scaling["mode"] = json!(mode);
+        let mut scene = serving(scaling, 2, 2).decided(2, 5);
+        scene.model.spec.replicas = 12;
+        if !matches!(mode, "Auto" | "Observe") {
+            scene.observed.scaling = None;
+        }
+        let mut status = json!(scene.model.status);
+        status["autoscaling"] = json!({"desiredReplicas": last});
+        let plan = scene.after(status).plan();
+        let told = plan.deployment.unwrap().spec.unwrap().replicas.unwrap();
+        let events: Vec<String> = plan.notices.into_iter().map(|notice| notice.reason).collect();
+        (told, plan.status.autoscaling.unwrap().desired_replicas, events)
+    };
+    assert_eq!(with("Auto", 2), (5, 5, vec!["ScaledUp".to_owned()]));
+    assert_eq!(with("Observe", 2), (12, 5, vec!["ScalingAdvised".to_owned()]));
+    assert_eq!(with("Paused", 4), (4, 4, vec![]));
+    assert_eq!(with("Paused", 40), (9, 9, vec![]));
+    assert_eq!(with("External", 2), (9, 9, vec![]));
+}
+
+#[test]
+fn a_pool_gives_what_it_has() {
+    let mut scene = serving(auto(), 1, 1).in_pool(json!({"limits": {"maxReplicas": 4}})).decided(1, 6);
+    let claim = |model: &str, second, replicas| Claim {
+        created: Some(k8s_openapi::jiff::Timestamp::from_second(second).unwrap()),
+        model: model.to_owned(),
+        replicas,
+    };
+    scene.observed.claims = vec![claim("older", 1, 1), claim("tiny", 2, 1)];
+    let told = |scene: &Scene| scene.plan().deployment.unwrap().spec.unwrap().replicas.unwrap();
+    assert_eq!(told(&scene), 3);
+    assert_eq!(stands(&scene).policy.capacity_replicas, Some(3));
+}
+
+fn stands(scene: &Scene) -> Standing {
+    let target = revision(&scene.model);
+    standing(&scene.model, &scene.observed, &target, now(), Millis(50_000_000)).unwrap()
+}
+
+#[test]
+fn where_a_model_stands_is_read_from_its_pods() {
+    let scene = serving(auto(), 3, 2);
+    let standing = stands(&scene);
+    assert_eq!((standing.ready, standing.pending.len()), (2, 1));
+    assert_eq!(standing.pending[0], Millis(50_060_000), "nothing is known of starts yet: a minute");
+    assert_eq!(standing.pods.len(), 2);
+    assert_eq!((standing.policy.min_replicas, standing.policy.max_replicas), (0, 9));
+    let leaving = serving(auto(), 1, 2);
+    assert_eq!((stands(&leaving).ready, stands(&leaving).pending.len()), (1, 0));
+}
+
+#[test]
+fn whoever_has_not_served_yet_is_not_taken_away() {
+    assert_eq!(stands(&serving(auto(), 0, 0)).policy.min_replicas, 0);
+    assert_eq!(stands(&serving(auto(), 1, 1)).policy.min_replicas, 0);
+    assert_eq!(stands(&serving(auto(), 1, 0)).policy.min_replicas, 1, "it is on its way");
+    let mut unproven = serving(auto(), 0, 0);
+    unproven.model.status = None;
+    assert_eq!(stands(&unproven).policy.min_replicas, 1, "a new revision proves itself once");
+    let name = revision(&scaled(auto()));
+    let failing = serving(auto(), 1, 0).failed_pod(&name, "DigestMismatch");
+    let standing = stands(&failing);
+    assert_eq!(standing.policy.min_replicas, 0, "what cannot start may go");
+    assert_eq!(standing.policy.capacity_replicas, Some(1), "and more of it would fail too");
+}
+
+#[test]
+fn no_more_pods_wait_for_a_node_than_one() {
+    let name = revision(&scaled(auto()));
+    let unplaced = |scene: Scene| {
+        scene.pod(
+            &name,
+            json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                                   "message": "0/1 nodes are available"}]}),
+        )
+    };
+    let scene = unplaced(unplaced(serving(auto(), 5, 2)));
+    assert_eq!(stands(&scene).policy.capacity_replicas, Some(3));
+}
+
+#[test]
+fn starts_that_were_measured_are_expected() {
+    let mut scene = serving(auto(), 2, 1);
+    let seconds = json!({"schedule": 0, "image": 0, "download": 0, "load": 9, "total": 20});
+    let mut status = json!(scene.model.status);
+    status["coldStart"] =
+        json!({"lastSeconds": seconds, "recentTotalSeconds": [10, 11, 12, 13, 14, 15, 16, 17, 18, 90]});
+    scene = scene.after(status);
+    assert_eq!(stands(&scene).load_ms, 18_000);
+    let name = revision(&scene.model);
+    let on_its_way = scene.pod(
+        &name,
+        json!({"conditions": [{"type": "PodScheduled", "status": "True"}],
+               "initContainerStatuses": [container("fetch", json!({"running": {}}))]}),
+    );
+    // It was made long ago: any moment.
+    assert!(stands(&on_its_way).pending[0] <= Millis(50_018_000));
+}
+
+#[test]
+fn decisions_are_remembered_once_each_and_ten_of_them() {
+    let mut scene = serving(auto(), 1, 1).decided(1, 3);
+    let first = scene.plan();
+    scene.model.status = Some(first.status.clone());
+    let again = scene.plan();
+    assert_eq!(again.status.autoscaling, first.status.autoscaling);
+    assert_eq!(again.notices, vec![]);
+    let mut status = json!(first.status);
+    let past = status["autoscaling"]["decisions"][0].clone();
+    status["autoscaling"]["decisions"] = json!(vec![past; 10]);
+    let scene = scene.after(status).decided(3, 2);
+    let plan = scene.plan();
+    let told = &plan.status.autoscaling.unwrap().decisions;
+    assert_eq!((told.len(), told[0].current, told[0].desired), (10, 3, 2));
+    assert_eq!(plan.notices[0].reason, "ScaledDown");
+}
+
+#[test]
+fn a_schedule_that_cannot_be_read_changes_nothing_and_is_named() {
+    let mut scaling = auto();
+    scaling["schedules"] =
+        json!([{"name": "day", "schedule": "0 25 * * *", "durationSeconds": 3600, "minReplicas": 2}]);
+    let scene = serving(scaling, 1, 1).decided(1, 3);
+    let plan = scene.plan();
+    assert!(plan.deployment.is_none());
+    let accepted = condition(&plan, "Accepted");
+    assert_eq!((accepted.0.as_str(), accepted.1.as_str()), ("False", "InvalidSchedule"));
+    assert!(accepted.2.contains("spec.autoscaling.schedules[day]"), "{}", accepted.2);
+}
+
+#[test]
+fn without_autoscaling_nothing_is_decided_or_told() {
+    let model = model(json!({"replicas": 2}));
+    let name = revision(&model);
+    let scene = scene(model).deployment(&name, 2, 2).after(stable_status(&name));
+    let plan = scene.plan();
+    assert_eq!(plan.status.autoscaling, None);
+    assert!(plan.status.conditions.iter().all(|condition| !condition.type_.starts_with("Scaling")));
+    assert!(standing(&scene.model, &scene.observed, &name, now(), Millis(0)).is_none());
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_declared_the_number_is_within_the_bounds(
+        min in 0_i32..9,
+        more in 0_i32..9,
+        replicas in 0_i32..20,
+        last in proptest::option::of(0_i32..20),
+        is_awake in any::<bool>(),
+        mode in proptest::sample::select(vec!["Paused", "External", "Auto"]),
+    ) {
+        let max = (min + more).max(1);
+        let mut scaling = json!({"minReplicas": min, "maxReplicas": max, "mode": mode});
+        if min == 0 {
+            scaling["scaleToZero"] = json!({"enabled": !is_awake});
+        }
+        let mut model = scaled(scaling);
+        model.spec.replicas = replicas;
+        model.status = last.map(|last| {
+            serde_json::from_value(json!({"autoscaling": {"desiredReplicas": last}})).unwrap()
+        });
+        let count = asked(&model, None, now());
+        let fewest = if min == 0 && is_awake { 1 } else { min };
+        prop_assert!((fewest..=max).contains(&count), "{} of {}..={}", count, fewest, max);
+        prop_assert_eq!(may_rest(&model.spec), mode == "Auto" && fewest == 0);
+    }
+}

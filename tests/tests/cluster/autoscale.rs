@@ -1,0 +1,246 @@
+//! Models that follow their load: up and down again, to zero and back, driven from outside, and deaf for a while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tests::client::{Answer, Failure, chat, long_chat};
+use tests::kubectl::{command, condition, get, kubectl, patch};
+use tests::release::SYSTEM_NAMESPACE;
+use tokio::task::JoinHandle;
+
+use crate::scene::{READY_LIMIT, Scene, block_on, client, demo_spec};
+
+/// An operator takes no pod away in its first two minutes, and keeps in its first ten what the last half hour needed;
+/// with five minutes of history that is at most five, and the tests before this one may just have restarted it.
+const DOWN_LIMIT: Duration = Duration::from_secs(480);
+
+/// Clients that ask again as soon as they are answered: more than one slot can serve in time.
+const CLIENTS: usize = 8;
+
+/// Requests at a model at zero; half of them are streams.
+const HELD: usize = 20;
+
+fn scaled(autoscaling: &Value) -> Value {
+    let mut spec = demo_spec();
+    spec["autoscaling"] = autoscaling.clone();
+    // One request at a time and one thread, so that a few clients are a load on this machine.
+    spec["engine"] = json!({"parallelSlots": 1, "threads": 1});
+    spec
+}
+
+/// The sentences of all decisions that changed the number, the oldest first, and how many changed its direction.
+fn decisions(object: &Value) -> (Vec<String>, usize) {
+    let mut decisions = object["status"]["autoscaling"]["decisions"].as_array().cloned().unwrap_or_default();
+    decisions.reverse();
+    let is_up = |decision: &Value| decision["desired"].as_i64() > decision["current"].as_i64();
+    let changes = decisions.windows(2).filter(|pair| is_up(&pair[0]) != is_up(&pair[1])).count();
+    let told = decisions.iter().map(|decision| {
+        format!(
+            "{} {}→{}: {}",
+            decision["time"], decision["current"], decision["desired"], decision["sentence"]
+        )
+    });
+    (told.collect(), changes)
+}
+
+/// Clients that never pause until they are told to stop.
+struct Crowd {
+    is_over: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<(usize, Vec<String>)>>,
+}
+
+impl Crowd {
+    fn start(model: &str) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ask = |number| {
+            let (is_over, model) = (is_over.clone(), model.to_owned());
+            tokio::spawn(async move {
+                let client = client();
+                let (mut answered, mut failures) = (0, Vec::new());
+                while !is_over.load(Ordering::Relaxed) {
+                    let question = format!("tell a long story, number {number} {answered}");
+                    match client.ask(&long_chat(&model, &question, 400)).await {
+                        Ok(_) => answered += 1,
+                        Err(failure) => failures.push(format!("{failure:?}")),
+                    }
+                }
+                (answered, failures)
+            })
+        };
+        Self { clients: (0..CLIENTS).map(ask).collect(), is_over }
+    }
+
+    /// Stops; how many answers there were, and what failed.
+    async fn stop(self) -> (usize, Vec<String>) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let ends = join_all(self.clients).await.into_iter().map(Result::unwrap);
+        ends.fold((0, Vec::new()), |(sum, all), (answered, failures)| {
+            (sum + answered, [all, failures].concat())
+        })
+    }
+}
+
+#[test]
+fn a_load_step_adds_pods_and_they_go_again_without_a_failed_request() {
+    let spec = scaled(&json!({
+        "minReplicas": 1, "maxReplicas": 3, "historySeconds": 300, "latePricePercent": 30,
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 15}},
+    }));
+    let scene = Scene::start("stepping", &spec);
+    scene.ready();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let began = Instant::now();
+    let crowd = runtime.block_on(async { Crowd::start("stepping") });
+    let up = scene
+        .wait("with more pods", READY_LIMIT, |object| object["status"]["readyReplicas"].as_i64() > Some(1));
+    println!("{:?} after the step there are {} pods", began.elapsed(), up["status"]["readyReplicas"]);
+    assert_eq!(condition(&up, "ScalingActive").0, "True");
+    std::thread::sleep(Duration::from_secs(20));
+    let (answered, mut failures) = runtime.block_on(crowd.stop());
+
+    // Somebody asks now and then while pods go.
+    let traffic = scene.traffic();
+    let ended = Instant::now();
+    let down = scene.wait("with one pod again", DOWN_LIMIT, |object| object["status"]["replicas"] == 1);
+    let served = traffic.stop();
+    failures.extend(served.failures());
+    let (told, changes) = decisions(&down);
+    println!(
+        "{answered} long answers; {:?} after the end there is one pod again\n{}",
+        ended.elapsed(),
+        told.join("\n")
+    );
+    println!("measured: {}", down["status"]["autoscaling"]["pod"]);
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(changes <= 2, "{changes} changes of direction");
+    assert_eq!(down["status"]["autoscaling"]["pod"]["isMeasured"], true);
+    let described = kubectl(&["describe", "imodel", "stepping"]).unwrap();
+    assert!(described.contains("ScaledUp") && described.contains("ScaledDown"), "{described}");
+}
+
+#[test]
+fn a_model_goes_to_zero_and_comes_back_for_twenty_requests_and_none_is_lost() {
+    let spec = scaled(&json!({"minReplicas": 0, "maxReplicas": 2, "scaleToZero": {"idleSeconds": 10}}));
+    let scene = Scene::start("resting", &spec);
+    scene.ready();
+    let at_zero =
+        |object: &Value| object["status"]["replicas"] == 0 && condition(object, "Ready").1 == "ScaledToZero";
+    let idle = scene.wait("at zero", DOWN_LIMIT, at_zero);
+    assert_eq!(condition(&idle, "Ready").0, "True");
+    println!("at zero: {}", decisions(&idle).0.join("\n"));
+
+    let began = Instant::now();
+    let ordered = std::thread::spawn(move || {
+        tests::kubectl::wait_until("imodel", "resting", READY_LIMIT, "with a pod ordered", |object| {
+            object["status"]["autoscaling"]["desiredReplicas"].as_i64() > Some(0)
+        })
+        .unwrap();
+        began.elapsed()
+    });
+    let answers: Vec<Result<Answer, Failure>> =
+        block_on(async { join_all((0..HELD).map(|number| ask("resting", number))).await });
+    let failures: Vec<&Failure> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    assert!(failures.is_empty(), "{failures:?}");
+    let ordered = ordered.join().unwrap();
+    println!(
+        "pods were ordered {ordered:?} after the first request; all answered after {:?}",
+        began.elapsed()
+    );
+    assert!(ordered < Duration::from_secs(2), "{ordered:?}");
+
+    let idle = scene.wait("at zero again", DOWN_LIMIT, at_zero);
+    let (told, changes) = decisions(&idle);
+    println!("{}", told.join("\n"));
+    assert!(changes <= 2, "down, up, down");
+}
+
+/// Even numbers are streams.
+async fn ask(model: &str, number: usize) -> Result<Answer, Failure> {
+    let mut body = chat(model, &format!("hello number {number}"));
+    body["max_tokens"] = json!(16);
+    if number.is_multiple_of(2) { client().stream(&body).await } else { client().ask(&body).await }
+}
+
+#[test]
+fn from_outside_the_scale_subresource_drives_it_within_the_bounds() {
+    let spec = scaled(&json!({"mode": "External", "minReplicas": 1, "maxReplicas": 2}));
+    let scene = Scene::start("driven", &spec);
+    scene.ready();
+    let told = |replicas: &str, expected: i64| {
+        kubectl(&["scale", "imodel", "driven", "--replicas", replicas]).unwrap();
+        let object = scene.wait("scaled", READY_LIMIT, |object| {
+            object["status"]["readyReplicas"] == expected && object["status"]["replicas"] == expected
+        });
+        (condition(&object, "ScalingActive").1, object["status"]["autoscaling"]["desiredReplicas"].clone())
+    };
+    assert_eq!(told("2", 2), ("External".to_owned(), json!(2)));
+    assert_eq!(told("7", 2), ("External".to_owned(), json!(2)));
+    assert_eq!(told("1", 1), ("External".to_owned(), json!(1)));
+    // What a HorizontalPodAutoscaler reads: the number, and whose pods they are.
+    let scale = kubectl(&[
+        "get",
+        "--raw",
+        "/apis/inferno.ai/v1alpha1/namespaces/default/inferencemodels/driven/scale",
+    ]);
+    let scale: Value = serde_json::from_str(&scale.unwrap()).unwrap();
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(1), &json!(1)));
+    assert_eq!(scale["status"]["selector"], "inferno.ai/model=driven");
+}
+
+#[test]
+fn without_reports_for_a_minute_no_pod_is_taken_away() {
+    let bounds = |min| {
+        json!({"minReplicas": min, "maxReplicas": 2,
+                              "behavior": {"scaleDown": {"stabilizationWindowSeconds": 15}}})
+    };
+    let scene = Scene::start("deaf", &scaled(&bounds(2)));
+    scene.ready();
+    scene.wait("with two pods", READY_LIMIT, |object| object["status"]["readyReplicas"] == 2);
+
+    let reports = Reports::cut();
+    scene.wait("deaf", READY_LIMIT, |object| condition(object, "TelemetryFresh").1 == "ReportsStale");
+    patch("imodel", "deaf", &json!({"spec": {"autoscaling": bounds(1)}}).to_string()).unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(60) {
+        let object = get("imodel", "deaf").unwrap().unwrap();
+        assert_eq!(object["status"]["replicas"], 2, "{:?} after the cut", began.elapsed());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    drop(reports);
+    scene.wait("heard again", READY_LIMIT, |object| condition(object, "TelemetryFresh").0 == "True");
+    let object = scene.wait("with one pod", DOWN_LIMIT, |object| object["status"]["replicas"] == 1);
+    println!("{}", decisions(&object).0.join("\n"));
+}
+
+/// The Service to which gateways and pods report is away while this is held.
+struct Reports {
+    service: Value,
+}
+
+impl Reports {
+    const NAME: &str = "inferno-operator-reports";
+
+    fn cut() -> Self {
+        let told = |arguments: &[&str]| {
+            command("kubectl", &[&["--namespace", SYSTEM_NAMESPACE], arguments].concat()).unwrap()
+        };
+        let text = told(&["get", "service", Self::NAME, "--output", "json"]);
+        let mut service: Value = serde_json::from_str(&text).unwrap();
+        let metadata = service["metadata"].as_object_mut().unwrap();
+        for made_by_the_server in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+            metadata.remove(made_by_the_server);
+        }
+        told(&["delete", "service", Self::NAME]);
+        Self { service }
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/services");
+        tests::kubectl::create_raw(&path, &self.service.to_string()).unwrap();
+    }
+}
