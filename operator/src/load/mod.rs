@@ -63,6 +63,8 @@ pub struct Standing {
     pub is_canary_judged: bool,
     /// What one pod can do, as long as nobody has measured it.
     pub assumed: PodModel,
+    /// Whether that was never measured either.
+    pub is_guess: bool,
     /// UIDs of all pods of the model that exist.
     pub pods: BTreeSet<String>,
 }
@@ -208,7 +210,9 @@ impl Model {
     fn decide(&mut self, led_since: Millis, now: Millis) -> Option<Decision> {
         let (_, standing) = self.standing.as_ref()?;
         let current = self.current(standing, led_since);
-        if self.calibrated.is_none_or(|at| now.since(at) + EARLY_MS >= LOOK_EVERY_MS) {
+        let is_measured = self.measured.is_some() || !standing.is_guess;
+        // How far a guess is off says nothing about pods.
+        if is_measured && self.calibrated.is_none_or(|at| now.since(at) + EARLY_MS >= LOOK_EVERY_MS) {
             self.history.calibrate(&current);
             self.calibrated = Some(now);
         }

@@ -81,6 +81,7 @@ fn standing(ready: u32, pending: usize, min: u32) -> Standing {
             step_per_request_us: 5_000,
             kv_tokens: None,
         },
+        is_guess: true,
         pods: ["p1".to_owned()].into(),
     }
 }
