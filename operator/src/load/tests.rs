@@ -267,6 +267,20 @@ fn a_decision_replays_from_what_it_has_stored() {
 }
 
 #[test]
+fn decisions_are_metrics() {
+    let (loads, metrics) = (loads(), crate::metrics::Metrics::new().unwrap());
+    metrics.show(loads.clone()).unwrap();
+    loads.hear_gateway(&gateway("g1", 1_000, 0, 0), START);
+    loads.look(key(), standing(2, 0, 1), START);
+    loads.look(key(), standing(2, 0, 1), START + 1_000);
+    let text = metrics.render();
+    let labels = r#"{model="tiny",namespace="default"}"#;
+    assert!(text.contains(&format!("inferno_operator_autoscale_current_replicas{labels} 2")), "{text}");
+    assert!(text.contains(&format!("inferno_operator_autoscale_desired_replicas{labels} 2")), "{text}");
+    assert!(text.contains("inferno_operator_autoscale_decisions_total{winner=\"Hold\"} 1"), "{text}");
+}
+
+#[test]
 fn memory_is_bounded() {
     let loads = loads();
     for number in 0..MODELS_MAX as u64 + 10 {
