@@ -97,7 +97,7 @@ pub struct ScaleToZero {
     pub enabled: Option<bool>,
     /// After so long without a request, and never before three times what a start takes. Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 10, max = 86_400))]
+    #[schemars(range(min = 60, max = 86_400))]
     pub idle_seconds: Option<i32>,
 }
 

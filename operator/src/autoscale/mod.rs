@@ -36,6 +36,14 @@ use crate::start;
 const LOAD_MS: u64 = 60_000;
 /// Nearest rank of the starts that the rule reckons with.
 const LOAD_PERCENT: usize = 90;
+/// A pod that nobody has measured: a small model on a fast device.
+const GUESS: PodModel = PodModel {
+    slots: SLOTS,
+    prefill_tokens_per_second: 10_000,
+    step_base_us: 2_000,
+    step_per_request_us: 250,
+    kv_tokens: None,
+};
 /// Slots of a pod that the spec does not name.
 const SLOTS: u32 = 4;
 /// From zero a rise may go at least so far beyond what is proven, in percent: the first seconds prove little.
@@ -177,12 +185,13 @@ pub fn standing(
 
     let mut policy = policy(spec, now);
     policy.capacity_replicas = capacity(model, observed, pool, &serving, bounds(spec, now).1);
-    if serving.must_stay(model, target) {
+    if serving.must_stay(model, target, now, policy.idle_seconds) {
         policy.min_replicas = policy.min_replicas.max(1);
         if let Some(schedule) = &mut policy.schedule {
             schedule.min_replicas = schedule.min_replicas.map(|min| min.max(1));
         }
     }
+    let (assumed, is_guess) = assumed(model);
     Some(Standing {
         policy,
         ready,
@@ -190,7 +199,8 @@ pub fn standing(
         last_ready_at: serving.last_ready_at.map(on_the_clock),
         load_ms,
         is_canary_judged: is_canary_judged(model),
-        assumed: assumed(model, pool),
+        assumed,
+        is_guess,
         pods: observed.pods.iter().filter_map(ResourceExt::uid).collect::<BTreeSet<String>>(),
     })
 }
@@ -228,12 +238,16 @@ impl Serving {
         }
     }
 
-    /// Whether the last pod has to stay: a revision must prove itself once, and whoever was ordered must have served
-    /// before it is found idle. What cannot start may go.
-    fn must_stay(&self, model: &InferenceModel, target: &str) -> bool {
+    /// Whether the last pod has to stay: a revision must prove itself once, and whoever was ordered must have been there
+    /// for a while before it is found idle. What cannot start may go.
+    fn must_stay(&self, model: &InferenceModel, target: &str, now: Timestamp, idle_seconds: u32) -> bool {
         let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
         let is_starting = self.told > 0 && self.ready == 0 && !self.has_failed();
-        stable != Some(target) || is_starting
+        let has_just_come = self.told > 0
+            && self
+                .last_ready_at
+                .is_some_and(|at| now.as_second() - at.as_second() < i64::from(idle_seconds));
+        stable != Some(target) || is_starting || has_just_come
     }
 
     fn has_failed(&self) -> bool {
@@ -296,19 +310,17 @@ fn is_canary_judged(model: &InferenceModel) -> bool {
     })
 }
 
-/// What a pod can do before anybody has measured it: what was measured earlier, or else a pod like those of the
-/// simulator with an accelerator, and one twenty times slower without.
-fn assumed(model: &InferenceModel, pool: &InferencePool) -> PodModel {
+/// What a pod can do before it has been measured since this operator began, and whether that is a guess. It is what was
+/// measured earlier, or else a pod as fast as they get: a few seconds of work measure it, and until then too many pods
+/// would be worse than too few.
+fn assumed(model: &InferenceModel) -> (PodModel, bool) {
     let engine = model.spec.engine.as_ref();
     let slots = engine.and_then(|engine| engine.parallel_slots).and_then(|slots| u32::try_from(slots).ok());
     let slots = slots.unwrap_or(SLOTS);
-    if let Some(measured) = status(model).and_then(|status| status.pod).filter(|pod| pod.is_measured) {
-        return PodModel { slots, ..pod_model(&measured) };
-    }
-    let has_accelerator = pool.spec.accelerator.as_ref().is_some_and(|accelerator| accelerator.count > 0);
-    let (prefill_tokens_per_second, step_base_us, step_per_request_us) =
-        if has_accelerator { (3_000, 18_000, 2_000) } else { (150, 60_000, 15_000) };
-    PodModel { slots, prefill_tokens_per_second, step_base_us, step_per_request_us, kv_tokens: None }
+    let measured = status(model).and_then(|status| status.pod).filter(|pod| pod.is_measured);
+    measured.map_or((PodModel { slots, ..GUESS }, true), |measured| {
+        (PodModel { slots, ..pod_model(&measured) }, false)
+    })
 }
 
 fn pod_model(measure: &PodMeasure) -> PodModel {

@@ -8,7 +8,7 @@ use judgement::autoscale::{Decision, Figures, Limit, Millis, PodModel, Price, Wi
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::mode;
+use super::{may_rest, mode};
 use crate::load::Look;
 use crate::plan::Notice;
 use crate::problem::Reason;
@@ -236,7 +236,8 @@ fn limited(decision: &Decision, model: &InferenceModel) -> Verdict {
                  spec.autoscaling.surgePercent to have them sooner"
             ),
         ),
-        Winner::MinReplicas => Verdict::yes(
+        // The last pod of a model that may go to zero is there until it is idle, and no bound of the user's keeps it.
+        Winner::MinReplicas if !may_rest(&model.spec) => Verdict::yes(
             Reason::MinReplicasReached,
             format!("fewer than {desired} pods would do; lower spec.autoscaling.minReplicas to save them"),
         ),

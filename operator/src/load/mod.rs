@@ -22,7 +22,7 @@ use judgement::autoscale::{Current, Decision, History, Limit, Millis, PodModel, 
 use k8s_openapi::jiff::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
 use crate::held::ModelKey;
 use crate::report::Wake;
@@ -63,6 +63,8 @@ pub struct Standing {
     pub is_canary_judged: bool,
     /// What one pod can do, as long as nobody has measured it.
     pub assumed: PodModel,
+    /// Whether that was never measured either.
+    pub is_guess: bool,
     /// UIDs of all pods of the model that exist.
     pub pods: BTreeSet<String>,
 }
@@ -134,6 +136,8 @@ pub struct Loads {
     /// Since when this process leads.
     led_since: Arc<AtomicU64>,
     clock: Clock,
+    /// Decisions by what decided.
+    decisions: IntCounterVec,
     descriptions: Arc<Vec<Desc>>,
 }
 
@@ -208,7 +212,9 @@ impl Model {
     fn decide(&mut self, led_since: Millis, now: Millis) -> Option<Decision> {
         let (_, standing) = self.standing.as_ref()?;
         let current = self.current(standing, led_since);
-        if self.calibrated.is_none_or(|at| now.since(at) + EARLY_MS >= LOOK_EVERY_MS) {
+        let is_measured = self.measured.is_some() || !standing.is_guess;
+        // How far a guess is off says nothing about pods.
+        if is_measured && self.calibrated.is_none_or(|at| now.since(at) + EARLY_MS >= LOOK_EVERY_MS) {
             self.history.calibrate(&current);
             self.calibrated = Some(now);
         }
@@ -216,6 +222,10 @@ impl Model {
         self.history.settle(&decision);
         self.last = Some(decision.clone());
         Some(decision)
+    }
+
+    fn last_at(&self) -> Option<Millis> {
+        self.last.as_ref().map(|last| last.at)
     }
 
     fn current(&self, standing: &Standing, led_since: Millis) -> Current {
@@ -248,8 +258,12 @@ impl Loads {
     /// Nothing is known yet.
     pub fn new(clock: Clock) -> prometheus::Result<Self> {
         let families = Families::new()?;
-        let descriptions = families.desc().into_iter().cloned().collect();
+        let help = "Decisions on how many pods a model should have, by what decided";
+        let opts = Opts::new("inferno_operator_autoscale_decisions_total", help);
+        let decisions = IntCounterVec::new(opts, &["winner"])?;
+        let descriptions = families.desc().into_iter().chain(decisions.desc()).cloned().collect();
         Ok(Self {
+            decisions,
             models: Arc::default(),
             led_since: Arc::new(AtomicU64::new(clock.now().0)),
             clock,
@@ -289,7 +303,10 @@ impl Loads {
         self.with(|models| {
             let model = entry(models, key);
             model.heard = now;
-            model.look(standing, led_since, now)
+            let before = model.last_at();
+            let look = model.look(standing, led_since, now);
+            self.count(before, model);
+            look
         })
     }
 
@@ -306,12 +323,23 @@ impl Loads {
     pub fn turn(&self, now: Millis) -> Vec<Wake> {
         let led_since = self.led_since();
         self.with(|models| {
-            let changed =
-                models.iter_mut().filter_map(|(key, model)| model.turn(led_since, now).then_some(key));
+            let changed = models.iter_mut().filter_map(|(key, model)| {
+                let before = model.last_at();
+                let has_changed = model.turn(led_since, now);
+                self.count(before, model);
+                has_changed.then_some(key)
+            });
             changed
                 .map(|(namespace, model)| Wake { namespace: namespace.clone(), model: model.clone() })
                 .collect()
         })
+    }
+
+    /// Counts the last decision, if there was another before.
+    fn count(&self, before: Option<Millis>, model: &Model) {
+        if let Some(last) = model.last.as_ref().filter(|last| Some(last.at) != before) {
+            self.decisions.with_label_values(&[format!("{:?}", last.winner).as_str()]).inc();
+        }
     }
 
     fn led_since(&self) -> Millis {
@@ -385,6 +413,6 @@ impl Collector for Loads {
                 families.queue.with_label_values(&labels).set(last.figures.queue);
             }
         });
-        families.collect()
+        [families.collect(), self.decisions.collect()].concat()
     }
 }

@@ -81,6 +81,7 @@ fn standing(ready: u32, pending: usize, min: u32) -> Standing {
             step_per_request_us: 5_000,
             kv_tokens: None,
         },
+        is_guess: true,
         pods: ["p1".to_owned()].into(),
     }
 }
@@ -263,6 +264,20 @@ fn a_decision_replays_from_what_it_has_stored() {
     loads.hear_pod(&pod("p1", Phase::Serving, 100, 5), START + 2_000);
     let decision = loads.look(key(), standing(1, 0, 1), START + 2_000).decision;
     assert_eq!(judgement::autoscale::replay(&decision), decision);
+}
+
+#[test]
+fn decisions_are_metrics() {
+    let (loads, metrics) = (loads(), crate::metrics::Metrics::new().unwrap());
+    metrics.show(loads.clone()).unwrap();
+    loads.hear_gateway(&gateway("g1", 1_000, 0, 0), START);
+    loads.look(key(), standing(2, 0, 1), START);
+    loads.look(key(), standing(2, 0, 1), START + 1_000);
+    let text = metrics.render();
+    let labels = r#"{model="tiny",namespace="default"}"#;
+    assert!(text.contains(&format!("inferno_operator_autoscale_current_replicas{labels} 2")), "{text}");
+    assert!(text.contains(&format!("inferno_operator_autoscale_desired_replicas{labels} 2")), "{text}");
+    assert!(text.contains("inferno_operator_autoscale_decisions_total{winner=\"Hold\"} 1"), "{text}");
 }
 
 #[test]

@@ -126,6 +126,17 @@ fn whoever_has_not_served_yet_is_not_taken_away() {
     assert_eq!(stands(&serving(auto(), 0, 0)).policy.min_replicas, 0);
     assert_eq!(stands(&serving(auto(), 1, 1)).policy.min_replicas, 0);
     assert_eq!(stands(&serving(auto(), 1, 0)).policy.min_replicas, 1, "it is on its way");
+    let mut fresh = serving(auto(), 1, 1);
+    let ready_since = |scene: &mut Scene, seconds: i64| {
+        let conditions = scene.observed.pods[0].status.as_mut().unwrap().conditions.as_mut().unwrap();
+        let since = k8s_openapi::jiff::Timestamp::from_second(now().as_second() - seconds).unwrap();
+        conditions[1].last_transition_time =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since));
+    };
+    ready_since(&mut fresh, 299);
+    assert_eq!(stands(&fresh).policy.min_replicas, 1, "nobody can have asked it yet");
+    ready_since(&mut fresh, 300);
+    assert_eq!(stands(&fresh).policy.min_replicas, 0);
     let mut unproven = serving(auto(), 0, 0);
     unproven.model.status = None;
     assert_eq!(stands(&unproven).policy.min_replicas, 1, "a new revision proves itself once");

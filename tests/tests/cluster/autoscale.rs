@@ -123,7 +123,7 @@ fn a_load_step_adds_pods_and_they_go_again_without_a_failed_request() {
 
 #[test]
 fn a_model_goes_to_zero_and_comes_back_for_twenty_requests_and_none_is_lost() {
-    let spec = scaled(&json!({"minReplicas": 0, "maxReplicas": 2, "scaleToZero": {"idleSeconds": 10}}));
+    let spec = scaled(&json!({"minReplicas": 0, "maxReplicas": 2, "scaleToZero": {"idleSeconds": 60}}));
     let scene = Scene::start("resting", &spec);
     scene.ready();
     let at_zero =
@@ -154,7 +154,7 @@ fn a_model_goes_to_zero_and_comes_back_for_twenty_requests_and_none_is_lost() {
     let idle = scene.wait("at zero again", DOWN_LIMIT, at_zero);
     let (told, changes) = decisions(&idle);
     println!("{}", told.join("\n"));
-    assert!(changes <= 2, "down, up, down");
+    assert!(changes <= 3, "up to prove itself, down, up for the requests, down");
 }
 
 /// Even numbers are streams.

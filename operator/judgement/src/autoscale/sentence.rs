@@ -20,19 +20,21 @@ fn reason(decision: &Decision) -> String {
         Winner::Idle => "nothing has come for so long that no pod is needed.".to_owned(),
         Winner::Hold | Winner::Canary => format!("{wanted} would do, {desired} stay: {}.", held_by(decision)),
         Winner::ColdStart => format!(
-            "{desired} pods until there is history: demand is {:.1}, and was at most {:.1} in 97 % of what was seen.",
-            decision.figures.demand, decision.figures.high
+            "{} until there is history: demand is {:.1}, and was at most {:.1} in 97 % of what was seen.",
+            pods(desired),
+            decision.figures.demand,
+            decision.figures.high
         ),
-        Winner::KvCache => format!("{desired} pods are needed to hold the key-value caches."),
+        Winner::KvCache => format!("the key-value caches need {}.", pods(desired)),
         Winner::MaxReplicas | Winner::Capacity | Winner::Schedule
             if desired < current || wanted > desired =>
         {
-            format!("{desired} pods are the most allowed: {}.", bound(decision.winner))
+            format!("no more than {} allowed: {}.", pods(desired), bound(decision.winner))
         }
         Winner::MaxReplicas | Winner::Capacity | Winner::SurgeLimit => {
             format!("{}; one more would pay, but {}.", margin(decision), bound(decision.winner))
         }
-        Winner::MinReplicas | Winner::Schedule => format!("{desired} pods: {}.", bound(decision.winner)),
+        Winner::MinReplicas | Winner::Schedule => format!("{}: {}.", pods(desired), bound(decision.winner)),
         Winner::Price => {
             format!("no pod beyond {desired} saves more late work than it costs{}.", next(decision))
         }
@@ -42,12 +44,16 @@ fn reason(decision: &Decision) -> String {
     }
 }
 
+fn pods(count: u32) -> String {
+    if count == 1 { "1 pod".to_owned() } else { format!("{count} pods") }
+}
+
 /// What the last pod saves and costs.
 fn margin(decision: &Decision) -> String {
     let figures = &decision.figures;
     let last = decision.wanted;
     let (Some(saved), Some(price)) = (saved(&figures.prices, last), cost(&figures.prices, last)) else {
-        return format!("{last} pods");
+        return pods(last);
     };
     format!(
         "pod {last} saves {saved:.0} late pod-seconds in the next {:.0} s ({}), its price is {price:.0}",
@@ -87,11 +93,11 @@ fn saved(prices: &[Price], replicas: u32) -> Option<f64> {
 
 /// What the last of `replicas` pods costs; less for one that is there, since taking it away costs something too.
 fn cost(prices: &[Price], replicas: u32) -> Option<f64> {
-    let pods = |count: u32| {
+    let paid = |count: u32| {
         let price = prices.iter().find(|price| price.replicas == count)?;
         Some(price.total - price.late)
     };
-    Some(pods(replicas)? - pods(replicas.checked_sub(1)?)?)
+    Some(paid(replicas)? - paid(replicas.checked_sub(1)?)?)
 }
 
 const fn bound(winner: Winner) -> &'static str {

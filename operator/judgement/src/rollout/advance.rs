@@ -16,8 +16,10 @@ const WHILE_MOVING_MS: u64 = 5_000;
 const WHILE_STILL_MS: u64 = 60_000;
 /// Failed revisions remembered; older ones were replaced by ten others since.
 const FAILED_MAX: usize = 10;
-/// Blocks without a complaint about the revision itself, after which a hold goes one step back.
-const HOLD_BLOCKS: u64 = 3;
+/// Blocks without a complaint about the revision itself, after which a hold goes one step back: the five minutes over
+/// which misses are looked at. Sooner, they are still those from before the pod that was added; with three blocks
+/// four of five holds of a busy fleet ended with a person, however much the pods had helped.
+const HOLD_BLOCKS: u64 = 10;
 /// Canary pods beyond what a step needs, however often a hold asks for one more: with more, the canary would no longer
 /// be a small fleet, which was the reason for adding them.
 const EXTRA_PODS_MAX: u32 = 3;
@@ -208,7 +210,9 @@ impl Rollout<'_> {
             self.state.extra_pods = (self.state.extra_pods + 1).min(EXTRA_PODS_MAX);
             return;
         };
-        if self.now_ms < since + HOLD_BLOCKS * self.plan.analysis.block_ms {
+        let age = self.now_ms.saturating_sub(since);
+        let is_coming = self.facts.canary_ready < self.pods_wanted() && age < self.plan.load_deadline_ms;
+        if is_coming || age < HOLD_BLOCKS * self.plan.analysis.block_ms {
             return;
         }
         self.state.hold_since_ms = None;

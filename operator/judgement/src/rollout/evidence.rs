@@ -60,9 +60,9 @@ impl Evidence {
     /// Nothing is known yet. `node_class` is the kind of node that the canary's pods run on.
     pub fn new(analysis: Analysis, node_class: &str) -> Self {
         Self {
+            models: CostModels::new(analysis.stable_slots),
             analysis,
             node_class: node_class.to_owned(),
-            models: CostModels::default(),
             pods: BTreeMap::new(),
             block_began_ms: None,
             exposed_ms: None,
@@ -126,6 +126,9 @@ impl Evidence {
             }
             self.recent_misses.push(observation.at_ms, misses);
             self.split.observe(observation.new_conversations, observation.weight_basis_points);
+        } else {
+            self.errors.set_aside();
+            self.engine_tail.set_aside();
         }
         self.end_block(observation.at_ms);
         self.look(observation.ends_step);
@@ -182,6 +185,9 @@ impl Evidence {
         if let Some(step) = self.steps.last_mut() {
             step.until_ms = self.seen_ms;
         }
+        let attempts = Tally { trials: counts.first_attempts, events: counts.first_attempt_errors };
+        self.errors.add(report.arm, &report.pod, attempts.trials, attempts.events);
+        self.engine_tail.add(report.arm, &report.pod, tail.trials, tail.events);
         if !had_traffic {
             return;
         }
@@ -191,10 +197,8 @@ impl Evidence {
         let add = |gate: &mut CountGate, tally: Tally| {
             gate.add(report.arm, &report.pod, tally.trials, tally.events);
         };
-        add(&mut self.errors, Tally { trials: counts.first_attempts, events: counts.first_attempt_errors });
         let lost = counts.reuse_eligible.saturating_sub(counts.reuse_hits);
         add(&mut self.cache_reuse, Tally { trials: counts.reuse_eligible, events: lost });
-        add(&mut self.engine_tail, tail);
         add(&mut self.slot_wait, waits);
         add(&mut self.slo_miss, slo);
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::observation::{Arm, CountTotals, DecodeTotal, FinishedRequest, PodReport};
 use super::work::{CostModels, DecodeWork};
 use crate::statistics::moments::{Moments, pooled_variance};
-use crate::statistics::robust::{lower_median, median, robust_sd};
+use crate::statistics::robust::{mean_of_lower, median, robust_sd};
 
 /// Blocks of a pod are alike for longer than one block (a busy minute, a warm clock): their mean is worth a third of
 /// as many independent ones. With AR(1) noise of 60 s and blocks of 30 s the exact figure is (1+ρ)/(1−ρ) = 4.1 for
@@ -29,6 +29,17 @@ const CALLS_MIN: u64 = 50;
 /// blocks instead leaves slow models without a verdict: a tenth of 2 requests per second over two pods is three in
 /// a block, and every other one has fewer.)
 const REQUESTS_MIN: u64 = 3;
+/// This share of the canary pods, at least one of two or more, may be slow by its nodes: a rollback asks the others. The
+/// lower median would ask them too, but it varies by up to a quarter more than the mean, for which the boundary is
+/// made: with three, five or seven pods it was crossed by chance up to five times as often. The mean of the others is
+/// never above the mean of all, so the boundary holds for it.
+const SLOWEST: f64 = 0.25;
+/// How much slower a pod may be by its youth in its first block that counts, as ln: fresh pods were seen up to 6 %
+/// slow, and what is left of that after a minute is e⁻¹ in the beginning of a block of half a minute and e⁻¹·⁵ at its
+/// end. Control pods are old, so that without this allowance every canary begins with a handicap.
+const YOUTH: f64 = 0.0174;
+/// How much of it is left from block to block: it halves in 42 s.
+const YOUTH_KEPT: f64 = 0.607;
 /// One request never counts for more than e times its prediction.
 const CLIP: f64 = 1.0;
 
@@ -241,10 +252,13 @@ pub(super) fn close_block(pods: &mut BTreeMap<String, PodEvidence>, counts: bool
 pub(super) struct Comparison {
     /// Mean of the canary pods less mean of the control pods.
     pub(super) difference: f64,
-    /// Lower median of the canary pods less mean of the control pods: one bad node cannot raise it.
+    /// Mean of the canary pods without the slowest ([`SLOWEST`]) less mean of the control pods: one bad node cannot
+    /// raise it.
     pub(super) lower: f64,
-    /// Upper median likewise, for changes that may go either way.
+    /// Mean without the fastest likewise, for changes that may go either way.
     pub(super) upper: f64,
+    /// How much of the difference may be the youth of canary pods ([`YOUTH`]).
+    pub(super) youth: f64,
     /// Variance of the difference.
     pub(super) variance: f64,
     /// Standard deviation between pods.
@@ -293,8 +307,7 @@ pub(super) fn compare(
     let base: Moments = control_means.iter().copied().collect();
     let inner = pooled_variance(canary.iter().chain(&control).copied()).unwrap_or(0.0);
     let (inner_canary, inner_control) = (inner * per_block(&canary), inner * per_block(&control));
-    // Pods of both arms tell how much pods differ. From control alone a bad node under one of four canary pods rolled
-    // back 2.7 % of 300 healthy rollouts: the others' lower median then varies more than the mean of four like pods.
+    // Pods of both arms tell how much pods differ: a bad node under one of few canary pods widens the boundary too.
     let own: Moments = canary_means.iter().copied().collect();
     let degrees = (base.count - 1, own.count - 1);
     let noise = degrees.0 as f64 * inner_control + degrees.1 as f64 * inner_canary;
@@ -305,8 +318,9 @@ pub(super) fn compare(
     let mirrored: Vec<f64> = canary_means.iter().map(|mean| -mean).collect();
     Some(Comparison {
         difference: own.mean - base.mean,
-        lower: lower_median(&canary_means)? - base.mean,
-        upper: -lower_median(&mirrored)? - base.mean,
+        lower: mean_of_lower(&canary_means, SLOWEST)? - base.mean,
+        upper: -mean_of_lower(&mirrored, SLOWEST)? - base.mean,
+        youth: canary.iter().map(|moments| youth(moments.count)).sum::<f64>() / canary.len() as f64,
         variance: (pod_variance + inner_canary) / canary.len() as f64
             + (pod_variance + inner_control) / control.len() as f64,
         pod_sd: pod_variance.sqrt(),
@@ -319,6 +333,12 @@ pub(super) fn compare(
         canary_means,
         control_means,
     })
+}
+
+/// What is left of youth in the mean of a pod's first `blocks` blocks.
+fn youth(blocks: u64) -> f64 {
+    let kept = YOUTH_KEPT.powf(blocks as f64);
+    YOUTH * (1.0 - kept) / (1.0 - YOUTH_KEPT) / blocks as f64
 }
 
 /// Mean over pods of the variance of a running mean, in units of one block's.

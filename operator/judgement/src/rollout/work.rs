@@ -28,15 +28,22 @@ const OVERLAP_BINS: usize = 4;
 /// a canary with little to do. Thirty requests with 5 % noise are good to 1 %.
 const BIN_MIN: u64 = 30;
 
+/// Loads that are told apart; fuller pods count as the last.
+const LOADS: usize = 33;
+
 /// The three models with their sums.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CostModels {
+    /// Slots of a stable pod.
+    slots: u16,
     decode: BTreeMap<u32, BatchSums>,
-    prefill: Equations<5>,
+    prefill: Equations<6>,
     ttft: Equations<7>,
     /// Control requests by overlap.
     overlaps: [u64; OVERLAP_BINS],
+    /// Control requests by the slots in use when they came, up to [`LOADS`] − 1.
+    loads: Vec<u64>,
     fitted: Fitted,
 }
 
@@ -62,9 +69,13 @@ struct Fitted {
     base_micros: BTreeMap<u32, f64>,
     /// Microseconds per context token.
     micros_per_kv: f64,
-    prefill: Option<[f64; 5]>,
+    prefill: Option<[f64; 6]>,
     ttft: Option<[f64; 7]>,
     known_overlaps: [bool; OVERLAP_BINS],
+    /// The fewest and the most slots in use that control knows: beyond, a prompt is taken to cost what it costs there.
+    /// (A control that is always full cannot tell what load costs; extrapolated to an idle canary, prompts were
+    /// predicted to cost nothing, and seven of its first ten requests were "in the tail".)
+    known_loads: (u16, u16),
 }
 
 /// Decode calls of a pod against their prediction.
@@ -82,6 +93,19 @@ pub(super) struct DecodeWork {
 }
 
 impl CostModels {
+    /// Nothing is known yet of engines that have `slots` slots where they are stable.
+    pub(super) fn new(slots: u16) -> Self {
+        Self {
+            slots,
+            decode: BTreeMap::new(),
+            prefill: Equations::default(),
+            ttft: Equations::default(),
+            overlaps: [0; OVERLAP_BINS],
+            loads: vec![0; LOADS],
+            fitted: Fitted::default(),
+        }
+    }
+
     /// Adds decode calls of a control pod.
     pub(super) fn learn_decode(&mut self, calls: &DecodeTotal) {
         if calls.calls == 0 || calls.batch > BATCH_MAX {
@@ -100,9 +124,12 @@ impl CostModels {
     pub(super) fn learn_request(&mut self, request: &FinishedRequest) {
         if is_prefill_measured(request) {
             self.overlaps[overlap_bin(request)] += 1;
+            let load = usize::from(self.load(request)).min(LOADS - 1);
+            self.loads[load] += 1;
             let micros = request.prefill_micros as f64;
             // Dividing the row by its time makes the error relative.
-            self.prefill.push(&prefill_terms(request).map(|term| term * 1_000.0 / micros), 1.0);
+            self.prefill
+                .push(&self.prefill_terms(request, (0, self.slots)).map(|term| term * 1_000.0 / micros), 1.0);
         }
         if is_ttft_measured(request) {
             self.ttft.push(&ttft_terms(request), (request.ttft_micros as f64 / 1_000.0).ln());
@@ -126,7 +153,30 @@ impl CostModels {
             prefill: self.prefill.solve(),
             ttft: self.ttft.solve(),
             known_overlaps: self.overlaps.map(|count| count >= BIN_MIN),
+            known_loads: self.known_loads(),
         };
+    }
+
+    /// The loads that at least [`BIN_MIN`] control requests had or had less, and had or had more.
+    fn known_loads(&self) -> (u16, u16) {
+        let reach = |order: &mut dyn Iterator<Item = usize>| {
+            let mut seen = 0;
+            for load in order {
+                seen += self.loads[load];
+                if seen >= BIN_MIN {
+                    return u16::try_from(load).unwrap_or(u16::MAX);
+                }
+            }
+            0
+        };
+        // With fewer than twice as many requests the two may come in the other order.
+        let (one, other) = (reach(&mut (0..LOADS)), reach(&mut (0..LOADS).rev()));
+        (one.min(other), one.max(other))
+    }
+
+    /// Slots in use when a request came. Who waits for a slot loads nothing.
+    fn load(&self, request: &FinishedRequest) -> u16 {
+        request.in_flight_before.min(self.slots)
     }
 
     /// Weighs decode calls against their prediction.
@@ -149,7 +199,7 @@ impl CostModels {
     /// Milliseconds that a request's prompt should take.
     pub(super) fn predicted_prefill_ms(&self, request: &FinishedRequest) -> Option<f64> {
         let coefficients = self.fitted.prefill.filter(|_| self.knows(request))?;
-        Some(dot(&coefficients, &prefill_terms(request)).max(FLOOR_MS))
+        Some(dot(&coefficients, &self.prefill_terms(request, self.fitted.known_loads)).max(FLOOR_MS))
     }
 
     /// ln(actual/predicted) of the time to first token; `None` when it queued or control has hardly any like it.
@@ -161,6 +211,16 @@ impl CostModels {
 
     fn knows(&self, request: &FinishedRequest) -> bool {
         self.fitted.known_overlaps[overlap_bin(request)]
+    }
+
+    /// Milliseconds = θ0 + θ1·u + θ2·u·context + θ3·u·overlap + θ4·overlap + θ5·u·load. Without the fourth the fixed
+    /// cost of a short prompt was wrong by a third when others decoded, which doubled the time to find +10 % in a slow
+    /// model. Without the fifth an engine whose clock falls under load looked up to 2 % slower in a canary with
+    /// fuller pods; where pods differed by 3 % too, that was three of four false rollbacks of a healthy revision.
+    fn prefill_terms(&self, request: &FinishedRequest, (least, most): (u16, u16)) -> [f64; 6] {
+        let (uncached, context, overlap) = scaled(request);
+        let load = f64::from(self.load(request).clamp(least, most)) / f64::from(self.slots.max(1));
+        [1.0, uncached, uncached * context, uncached * overlap, overlap, uncached * load]
     }
 }
 
@@ -175,13 +235,6 @@ fn is_prefill_measured(request: &FinishedRequest) -> bool {
 
 fn is_ttft_measured(request: &FinishedRequest) -> bool {
     request.has_prompt() && request.is_unqueued && request.ttft_micros > 0
-}
-
-/// Milliseconds = θ0 + θ1·u + θ2·u·context + θ3·u·overlap + θ4·overlap. Without the last term the fixed cost of a short
-/// prompt was wrong by a third when others decoded, which doubled the time to find +10 % in a slow model.
-fn prefill_terms(request: &FinishedRequest) -> [f64; 5] {
-    let (uncached, context, overlap) = scaled(request);
-    [1.0, uncached, uncached * context, uncached * overlap, overlap]
 }
 
 /// ln milliseconds = a cubic of ln(1+u), overlap, context, u·context.

@@ -3,11 +3,14 @@
 /// Makes the median absolute deviation of a normal sample its standard deviation: 1/Φ⁻¹(¾).
 const MAD_TO_SD: f64 = 1.482_602_218_505_602;
 
-/// The lower median: the smaller of the two middle values of an even sample. With two pods it is the better one, so
-/// a single bad node among two cannot speak for the revision. `None` when empty.
-pub fn lower_median(values: &[f64]) -> Option<f64> {
+/// The mean of all but the ⌈`dropped` · n⌉ highest values; of a single one that one. With two values and any share it
+/// is the lower, so a single bad one among them cannot speak for both. Never more than the mean. `None` when empty.
+pub fn mean_of_lower(values: &[f64], dropped: f64) -> Option<f64> {
     let sorted = sorted(values);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of few values")]
+    let high = (dropped * sorted.len() as f64).ceil() as usize;
+    let kept = &sorted[..sorted.len() - high.min(sorted.len().saturating_sub(1))];
+    (!kept.is_empty()).then(|| kept.iter().sum::<f64>() / kept.len() as f64)
 }
 
 /// The usual median. `None` when empty.

@@ -129,9 +129,10 @@ def regression():
 
 def robust():
     for values in ([3.0], [2.0, 1.0], [5.0, 1.0, 9.0, 2.0], [random.gauss(0, 1) for _ in range(31)]):
+        kept = len(values) - min(math.ceil(0.25 * len(values)), len(values) - 1)
         yield {
-            "values": values, "lower_median": sorted(values)[(len(values) - 1) // 2], "median": float(np.median(values)),
-            "sd": float(stats.median_abs_deviation(values, scale="normal")),
+            "values": values, "mean_of_lower": math.fsum(sorted(values)[:kept]) / kept,
+            "median": float(np.median(values)), "sd": float(stats.median_abs_deviation(values, scale="normal")),
         }
 
 

@@ -5,7 +5,7 @@ use judgement::rollout::{
 };
 
 use super::fleet::{Fleet, TICK_MS, WARM_UP_S};
-use super::ramp::{END_S, LOAD_S};
+use super::ramp::{END_S, LOAD_S, Misses};
 use super::telemetry::{NODE_CLASS, Telemetry, milliseconds};
 use super::world::{Material, World};
 
@@ -15,6 +15,9 @@ const LEARN_FROM_S: f64 = -300.0;
 /// its first traffic at about 0.
 const ASKED_S: f64 = -90.0;
 
+/// Pods' worth of work that one request per second is: ten of them keep 14 pods busy at seven tenths.
+const PODS_PER_RATE: f64 = 0.98;
+
 /// How a rollout ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
@@ -22,68 +25,132 @@ pub struct Ending {
     pub promoted_minutes: Option<f64>,
     /// Minutes until it was taken back.
     pub rollback_minutes: Option<f64>,
+    /// Minutes until a person was asked.
+    pub asked_minutes: Option<f64>,
     /// Canary requests until then.
     pub exposure: u64,
     /// Why it was taken back.
     pub reason: Option<Reason>,
+    /// Canary pods that were added on suspicion or by a hold.
+    pub extra_pods: u32,
+    /// Steps back by holds.
+    pub steps_back: u8,
+    /// Canary users who missed an objective, and stable ones, as shares.
+    pub misses: (f64, f64),
     /// The last verdict and what it was made from, for replay.
     pub verdict: Option<Verdict>,
     /// See `verdict`.
     pub evidence: Evidence,
 }
 
-/// Runs `world` with `seed` until it is promoted, rolled back, or half an hour is over.
-pub fn run(world: &World, material: &Material, seed: u64, analysis: &Analysis) -> Ending {
-    let plan = Plan { analysis: analysis.clone(), ..Plan::default() };
-    let mut fleet = Fleet::new(world, material, seed, END_S);
-    let mut telemetry = Telemetry::new(world, seed);
-    let mut state = State::new("stable", 0);
-    let mut ends_step = false;
-    let mut ending = Ending {
-        promoted_minutes: None,
-        rollback_minutes: None,
-        exposure: 0,
-        reason: None,
-        verdict: None,
-        evidence: Evidence::new(analysis.clone(), NODE_CLASS),
-    };
-    let mut at_s = -WARM_UP_S;
-    while at_s < END_S {
-        at_s += TICK_MS / 1_000.0;
-        fleet.run_until(1_000.0 * at_s);
-        fleet.tick();
-        let weight = fleet.weight_basis_points;
-        let mut observation = telemetry.collect(world, &mut fleet, weight);
-        if at_s <= LEARN_FROM_S {
-            continue;
-        }
-        observation.ends_step = std::mem::take(&mut ends_step);
-        ending.evidence.observe(&observation);
-        ending.verdict = ending.evidence.exposed_ms().is_some().then(|| judge(&ending.evidence));
-        if at_s < ASKED_S {
-            continue;
-        }
-        let facts = facts(world, &fleet, ending.verdict.as_ref());
-        let next = advance(state, &plan, &facts, milliseconds(fleet.now_ms));
-        state = next.state;
-        ends_step = next.ends_step;
-        fleet.weight_basis_points = next.split.weight_basis_points;
-        let canary = |fleet: &Fleet<'_>| fleet.pods.iter().filter(|pod| pod.arm == Arm::Canary).count();
-        while canary(&fleet) < next.canary_pods as usize {
-            fleet.start(Arm::Canary, 1_000.0 * (at_s + LOAD_S));
-        }
-        match state.phase {
-            Phase::Promoting | Phase::Completed => ending.promoted_minutes = Some(at_s / 60.0),
-            Phase::RollingBack | Phase::RolledBack | Phase::Aborted => {
-                ending.rollback_minutes = Some(at_s / 60.0);
-                ending.reason = state.verdict.as_ref().map(|verdict| verdict.reason);
-            }
-            _ => continue,
-        }
-        break;
+impl Ending {
+    /// Drops what only a replay needs: a thousand rollouts would fill the memory with it.
+    #[must_use]
+    pub fn without_evidence(self) -> Self {
+        Self { verdict: None, evidence: Evidence::new(Analysis::default(), NODE_CLASS), ..self }
     }
-    ending.exposure = fleet.canary_requests;
-    ending
+}
+
+/// Runs `world` with `seed` until it is promoted, rolled back, a person is asked, or half an hour is over.
+pub fn run(world: &World, material: &Material, seed: u64, analysis: &Analysis) -> Ending {
+    let mut loops = Loop::new(world, material, seed, analysis);
+    let mut at_s = -WARM_UP_S;
+    while at_s < END_S && !loops.is_over() {
+        at_s += TICK_MS / 1_000.0;
+        loops.tick(at_s);
+    }
+    loops.end()
+}
+
+struct Loop<'world> {
+    world: &'world World,
+    plan: Plan,
+    fleet: Fleet<'world>,
+    telemetry: Telemetry,
+    state: State,
+    ends_step: bool,
+    misses: Misses,
+    ending: Ending,
+}
+
+impl<'world> Loop<'world> {
+    fn new(world: &'world World, material: &'world Material, seed: u64, analysis: &Analysis) -> Self {
+        Self {
+            world,
+            plan: Plan { analysis: analysis.clone(), ..Plan::default() },
+            fleet: Fleet::new(world, material, seed, END_S),
+            telemetry: Telemetry::new(world, seed),
+            state: State::new("stable", 0),
+            ends_step: false,
+            misses: Misses::default(),
+            ending: Ending {
+                promoted_minutes: None,
+                rollback_minutes: None,
+                asked_minutes: None,
+                exposure: 0,
+                reason: None,
+                extra_pods: 0,
+                steps_back: 0,
+                misses: (0.0, 0.0),
+                verdict: None,
+                evidence: Evidence::new(analysis.clone(), NODE_CLASS),
+            },
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Ending { promoted_minutes, rollback_minutes, asked_minutes, .. } = self.ending;
+        promoted_minutes.or(rollback_minutes).or(asked_minutes).is_some()
+    }
+
+    fn tick(&mut self, at_s: f64) {
+        self.fleet.run_until(1_000.0 * at_s);
+        self.fleet.tick();
+        let weight = self.fleet.weight_basis_points;
+        let mut observation = self.telemetry.collect(self.world, &mut self.fleet, weight);
+        if at_s <= LEARN_FROM_S {
+            return;
+        }
+        observation.ends_step = std::mem::take(&mut self.ends_step);
+        self.misses.count(&observation);
+        let evidence = &mut self.ending.evidence;
+        evidence.observe(&observation);
+        self.ending.verdict = evidence.exposed_ms().is_some().then(|| judge(evidence));
+        if at_s >= ASKED_S {
+            self.advance(at_s);
+        }
+    }
+
+    fn advance(&mut self, at_s: f64) {
+        let facts = facts(self.world, &self.fleet, self.ending.verdict.as_ref());
+        let next = advance(self.state.clone(), &self.plan, &facts, milliseconds(self.fleet.now_ms));
+        self.ends_step = next.ends_step;
+        self.fleet.weight_basis_points = next.split.weight_basis_points;
+        self.ending.extra_pods = self.ending.extra_pods.max(next.state.extra_pods);
+        while canary_pods(&self.fleet) < next.canary_pods as usize {
+            self.fleet.start(Arm::Canary, 1_000.0 * (at_s + LOAD_S));
+        }
+        let minutes = Some(at_s / 60.0);
+        match next.state.phase {
+            Phase::Promoting | Phase::Completed => self.ending.promoted_minutes = minutes,
+            Phase::RollingBack | Phase::RolledBack | Phase::Aborted => self.ending.rollback_minutes = minutes,
+            Phase::Paused | Phase::Inconclusive => self.ending.asked_minutes = minutes,
+            _ => {}
+        }
+        self.state = next.state;
+    }
+
+    fn end(mut self) -> Ending {
+        self.ending.exposure = self.fleet.canary_requests;
+        self.ending.reason = self.state.verdict.as_ref().map(|verdict| verdict.reason);
+        self.ending.steps_back = self.state.steps_back;
+        self.ending.misses = self.misses.shares();
+        self.ending
+    }
+}
+
+fn canary_pods(fleet: &Fleet<'_>) -> usize {
+    fleet.pods.iter().filter(|pod| pod.arm == Arm::Canary).count()
 }
 
 fn facts(world: &World, fleet: &Fleet<'_>, verdict: Option<&Verdict>) -> Facts {
@@ -95,14 +162,14 @@ fn facts(world: &World, fleet: &Fleet<'_>, verdict: Option<&Verdict>) -> Facts {
         action: None,
         kill_switch: KillSwitch::Off,
         capacity: Capacity {
-            spare_pods: None,
+            spare_pods: world.room,
             fleet_pods: world.pods,
-            demand_pods: 0.7 * f64::from(world.pods),
+            demand_pods: PODS_PER_RATE * world.rate,
             fits_beside: false,
             allows_recreate: false,
         },
         canary_ready: count(canary().filter(|pod| pod.is_up).count()),
-        canary_pods: count(canary().count()),
+        canary_pods: count(canary_pods(fleet)),
         canary_refusal: None,
         verdict: verdict.map(|verdict| ("canary".to_owned(), verdict.clone())),
     }

@@ -50,22 +50,29 @@ enum Event {
     Turn(u32),
     Retry(u32),
     GiveUp(u32),
-    Pod { pod: u32, version: u32 },
+    Pod(u32),
 }
 
 /// Everything that moves.
 pub struct Fleet<'world> {
     world: &'world World,
     material: &'world Material,
+    /// The time.
     pub now_ms: f64,
+    /// All pods there ever were, in the order of their start.
     pub pods: Vec<Pod>,
     /// The canary's share of buckets.
     pub weight_basis_points: u16,
+    /// Conversations that began since the last report.
     pub new_conversations: ArmCounts,
     /// Requests of the canary that finished or failed.
     pub canary_requests: u64,
     conversations: Vec<Conversation>,
     requests: Vec<Request>,
+    /// First turns that are still to come, the next one last: kept apart, they need not be sifted through the heap.
+    coming: Vec<(f64, u32)>,
+    /// When each pod does something by itself, unless something else happens to it first.
+    planned_ms: Vec<f64>,
     events: BinaryHeap<Reverse<(u64, u32, Event)>>,
     sequence: u32,
     random: Random,
@@ -85,6 +92,8 @@ impl<'world> Fleet<'world> {
             canary_requests: 0,
             conversations: Vec::new(),
             requests: Vec::new(),
+            coming: Vec::new(),
+            planned_ms: Vec::new(),
             events: BinaryHeap::new(),
             sequence: 0,
             random: stream(seed, "canary users"),
@@ -120,7 +129,7 @@ impl<'world> Fleet<'world> {
             }
         };
         for at in times {
-            let id = self.conversations.len() as u32;
+            let id = number(self.conversations.len());
             let mut turns_left = 1;
             while turns_left < 40 && self.random.random::<f64>() < 1.0 - 1.0 / TURNS {
                 turns_left += 1;
@@ -131,8 +140,9 @@ impl<'world> Fleet<'world> {
                 is_poisoned: self.world.is_poisoned && self.random.random::<f64>() < self.world.error_rate,
                 ..Conversation::default()
             });
-            self.push(1_000.0 * (at - WARM_UP_S), Event::Turn(id));
+            self.coming.push((1_000.0 * (at - WARM_UP_S), id));
         }
+        self.coming.reverse();
     }
 
     /// Starts a pod that is ready at `ready_ms`. Returns its index.
@@ -158,21 +168,38 @@ impl<'world> Fleet<'world> {
         let mut pod = Pod::new(arm, engine, effect, ready_ms);
         pod.is_up = ready_ms <= self.now_ms;
         self.pods.push(pod);
+        self.planned_ms.push(f64::INFINITY);
         self.pods.len() - 1
     }
 
     /// Lets time pass until `until_ms`.
     pub fn run_until(&mut self, until_ms: f64) {
-        while let Some(Reverse((at, _, event))) = self.events.peek().copied() {
-            let at_ms = time(at);
-            if at_ms > until_ms {
-                break;
-            }
-            self.events.pop();
+        while let Some((at_ms, event)) = self.next(until_ms) {
             self.now_ms = self.now_ms.max(at_ms);
             self.handle(event);
         }
         self.now_ms = until_ms;
+    }
+
+    /// Takes the next event that is due by `until_ms`.
+    fn next(&mut self, until_ms: f64) -> Option<(f64, Event)> {
+        let first_turn_ms = self.coming.last().map_or(f64::INFINITY, |coming| coming.0);
+        let user_ms = self.events.peek().map_or(f64::INFINITY, |Reverse((at, ..))| time(*at));
+        // A fleet has few pods, and each changes its plan several times before it comes to pass: looking at all of them
+        // is cheaper than sorting them.
+        let pod_ms = self.planned_ms.iter().copied().fold(f64::INFINITY, f64::min);
+        let at_ms = first_turn_ms.min(user_ms).min(pod_ms);
+        if at_ms > until_ms || at_ms == f64::INFINITY {
+            None
+        } else if at_ms >= pod_ms {
+            let pod = self.planned_ms.iter().position(|&planned_ms| planned_ms <= at_ms)?;
+            self.planned_ms[pod] = f64::INFINITY;
+            Some((at_ms, Event::Pod(number(pod))))
+        } else if at_ms >= first_turn_ms {
+            self.coming.pop().map(|(_, id)| (at_ms, Event::Turn(id)))
+        } else {
+            self.events.pop().map(|Reverse((_, _, event))| (at_ms, event))
+        }
     }
 
     /// Moves the clocks of pods, and brings up those whose time has come.
@@ -183,7 +210,7 @@ impl<'world> Fleet<'world> {
             let normal: f64 = StandardNormal.sample(&mut self.nodes);
             let pod = &mut self.pods[at];
             pod.pass(self.now_ms);
-            pod.clock = keep * pod.clock + fresh * normal;
+            pod.wander(keep, fresh * normal);
             pod.is_up |= pod.ready_ms <= self.now_ms;
             self.plan(at);
         }
@@ -204,11 +231,7 @@ impl<'world> Fleet<'world> {
             Event::Turn(conversation) => self.turn(conversation),
             Event::Retry(request) => self.submit(request),
             Event::GiveUp(request) => self.give_up(request),
-            Event::Pod { pod, version } => {
-                if self.pods[pod as usize].version == version {
-                    self.serve(pod as usize);
-                }
-            }
+            Event::Pod(pod) => self.serve(pod as usize),
         }
     }
 
@@ -228,7 +251,7 @@ impl<'world> Fleet<'world> {
             ..Request::default()
         };
         self.requests.push(request);
-        self.submit(self.requests.len() as u32 - 1);
+        self.submit(number(self.requests.len() - 1));
     }
 
     /// A request goes to a pod.
@@ -271,7 +294,7 @@ impl<'world> Fleet<'world> {
         let request = &mut self.requests[id as usize];
         request.output = whole(f64::from(request.output) * length).max(2);
         (request.work, request.outside_ms) = (work, outside_ms);
-        (request.pod, request.arrived_ms) = (at as u32, self.now_ms);
+        (request.pod, request.arrived_ms) = (number(at), self.now_ms);
         request.seen = FinishedRequest {
             in_flight_before: u16::try_from(pod.in_flight()).unwrap_or(u16::MAX),
             is_unqueued: has_slot
@@ -343,7 +366,7 @@ impl<'world> Fleet<'world> {
         let Request { conversation, attempt, prompt, output, .. } = self.requests[id as usize];
         let again = Request { conversation, attempt: attempt + 1, prompt, output, ..Request::default() };
         self.requests.push(again);
-        self.push(self.now_ms + after_ms, Event::Retry(self.requests.len() as u32 - 1));
+        self.push(self.now_ms + after_ms, Event::Retry(number(self.requests.len() - 1)));
     }
 
     /// A user who has no first token yet leaves, or tries again.
@@ -395,7 +418,7 @@ impl<'world> Fleet<'world> {
         let loses_cache = pod.arm == Arm::Canary && self.world.change.loses_cache;
         let reused =
             if loses_cache { 0 } else { pod.cache.held(request.conversation).min(request.prompt - 1) };
-        let is_owed = conversation.pod == Some((at as u32, pod.incarnation))
+        let is_owed = conversation.pod == Some((number(at), pod.incarnation))
             && (pod.cache.touched - conversation.touched) as f64 <= OWED * self.world.cache_tokens as f64;
         pod.counts.reuse_eligible += u64::from(is_owed);
         pod.counts.reuse_hits += u64::from(is_owed && 2 * reused >= conversation.last_prompt);
@@ -415,7 +438,8 @@ impl<'world> Fleet<'world> {
         request.has_first_token = true;
         request.first_token_ms = self.now_ms;
         request.seen.prefill_micros = u64::from(whole(1_000.0 * took));
-        request.seen.overlap_permille = whole(1_000.0 * prefill.beside_ms / took.max(1e-6)) as u16;
+        request.seen.overlap_permille =
+            u16::try_from(whole(1_000.0 * prefill.beside_ms / took.max(1e-6))).unwrap_or(1_000);
         request.seen.ttft_micros =
             u64::from(whole(1_000.0 * (self.now_ms - request.arrived_ms + request.outside_ms)));
         pod.rows.push(FinishedRequest { part: Part::Prompt, ..request.seen });
@@ -439,7 +463,7 @@ impl<'world> Fleet<'world> {
         pod.cache.put(request.conversation, context, request.output, self.world.cache_tokens);
         let conversation = &mut self.conversations[request.conversation as usize];
         conversation.context = context;
-        conversation.pod = Some((at as u32, pod.incarnation));
+        conversation.pod = Some((number(at), pod.incarnation));
         conversation.touched = pod.cache.touched;
         conversation.last_prompt = request.prompt;
         if conversation.turns_left > 0 {
@@ -463,12 +487,7 @@ impl<'world> Fleet<'world> {
     }
 
     fn plan(&mut self, at: usize) {
-        let pod = &mut self.pods[at];
-        pod.version = pod.version.wrapping_add(1);
-        let version = pod.version;
-        if let Some(next_ms) = pod.next_ms() {
-            self.push(next_ms, Event::Pod { pod: at as u32, version });
-        }
+        self.planned_ms[at] = self.pods[at].next_ms().unwrap_or(f64::INFINITY);
     }
 
     fn push(&mut self, at_ms: f64, event: Event) {
@@ -477,6 +496,11 @@ impl<'world> Fleet<'world> {
         let at = (at_ms + 1_000.0 * WARM_UP_S).max(0.0).to_bits();
         self.events.push(Reverse((at, self.sequence, event)));
     }
+}
+
+/// An index as it is kept in requests and events.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).expect("a rollout has some ten thousand requests")
 }
 
 fn time(bits: u64) -> f64 {

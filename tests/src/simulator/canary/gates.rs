@@ -5,14 +5,14 @@
 //! rollouts in time, a ninth decile nine tenths.
 
 use anyhow::Result;
-use judgement::rollout::{Evidence, Outcome, Reason, judge};
+use judgement::rollout::{Evidence, Reason, judge};
 
 use super::super::cli::Common;
 use super::super::gates::{Gate, Scale};
-use super::cells::{self, Cell, Claim};
+use super::cells::{self, Asked, Cell, Claim, Driven};
 use super::closed::Ending;
 use super::table::{Effort, Row, Share, closed_loop, minutes, on_rails, quantile};
-use super::world::{Change, Material, World};
+use super::world::Material;
 
 /// Chance with which a true claim may fail a reduced gate.
 const CHANCE: f64 = 0.001;
@@ -52,7 +52,7 @@ impl Check<'_> {
         }
         let mut pooled: Vec<Row> = Vec::new();
         for cell in cells {
-            let row = on_rails(&cell, self.material, self.effort(1_000, 12));
+            let row = on_rails(&cell, self.material, self.effort(1_000, 40));
             let Claim::FalseAlarms { at_most, passes } = cell.claim else { continue };
             let name = format!("canary, same revision: {}", cell.world.name);
             let share = Share::of(&row.runs, |run| run.ours.rollback_minutes.is_some());
@@ -69,7 +69,7 @@ impl Check<'_> {
             100.0,
         ));
         let row = {
-            let mut effort = self.effort(1_000, 12);
+            let mut effort = self.effort(1_000, 40);
             effort.with_nodes = true;
             on_rails(&cells::hardest(), self.material, effort)
         };
@@ -81,17 +81,11 @@ impl Check<'_> {
     fn detection(&self, gates: &mut Vec<Gate>) {
         let cells: Vec<Cell> = cells::changes_at_10().into_iter().chain(cells::changes_at_2()).collect();
         for cell in cells {
-            let row = on_rails(&cell, self.material, self.effort(400, 20));
+            let row = on_rails(&cell, self.material, self.effort(400, 60));
             let name = format!("canary, {}", cell.world.name);
             match cell.claim {
                 Claim::FalseAlarms { .. } => {}
                 Claim::NeverSlow => {
-                    let is_slow = |reason: Reason| {
-                        matches!(
-                            reason,
-                            Reason::DecodeSlower | Reason::PrefillSlower | Reason::UnqueuedTtftSlower
-                        )
-                    };
                     let share = Share::of(&row.runs, |run| run.ours.reason.is_some_and(is_slow));
                     gates.push(self.at_most(&format!("{name}: called slow"), share, 1.0));
                 }
@@ -130,54 +124,52 @@ impl Check<'_> {
     }
 
     fn closed_loop(&self, gates: &mut Vec<Gate>) {
-        let cell = |world: World, pod_sd| Cell { world, pod_sd, claim: Claim::NeverSlow };
-        let change = |name, change| cell(World { change, ..World::plain(name) }, 0.02);
-        let same = Change::NOTHING;
-        let effort = self.effort(400, 20);
-        let run = |cell: &Cell| closed_loop(cell, self.material, effort);
-        let promoted = |endings: &[Ending]| Share::of(endings, |ending| ending.promoted_minutes.is_some());
-        let median = |endings: &[Ending]| {
-            quantile(endings.iter().filter_map(|ending| ending.promoted_minutes).collect(), 0.5)
-        };
-
-        let healthy = run(&cell(World::plain("driven: same revision"), 0.02));
-        gates.push(self.at_least("canary, driven, same revision: promoted", promoted(&healthy), 99.0));
-        gates.push(Gate::at_most("canary, driven, same revision: median", median(&healthy), 10.0, " min"));
-        for (name, change_of) in [
-            ("driven: decode +10 %", Change { decode: 1.1, ..same }),
-            ("driven: prefill +10 %", Change { prefill: 1.1, ..same }),
-        ] {
-            gates.push(self.at_most(
-                &format!("canary, {name}, promoted"),
-                promoted(&run(&change(name, change_of))),
-                1.0,
-            ));
+        let mut verdicts = Replayed::default();
+        for Driven { cell, asked } in cells::driven() {
+            let endings = closed_loop(&cell, self.material, self.effort(1_000, 60));
+            verdicts.check(&endings);
+            let name = format!("canary, {}", cell.world.name);
+            self.driven(gates, &name, &endings, asked);
         }
-        let errors = run(&change("driven: errors 0.5 → 2 %", Change { error_rate: Some(0.02), ..same }));
-        gates.push(self.at_most("canary, driven: errors 0.5 → 2 %, promoted", promoted(&errors), 5.0));
-        let slow = run(&change("driven: decode +20 %", Change { decode: 1.2, ..same }));
-        let exposure = quantile(slow.iter().map(|ending| ending.exposure as f64).collect(), 0.5);
-        gates.push(Gate::at_most(
-            "canary, driven: decode +20 %, median exposure",
-            exposure,
-            100.0,
-            " requests",
+        gates.push(Gate::never(
+            "canary: verdicts that differ when replayed from storage",
+            verdicts.differ,
+            verdicts.all,
         ));
-        let small = World { rate: 2.0, pods: 4, ..World::plain("driven: 2 rps, same revision") };
-        let small = run(&cell(small, 0.01));
-        gates.push(self.at_least("canary, driven, 2 rps, same revision: promoted", promoted(&small), 85.0));
-        gates.push(Gate::at_most(
-            "canary, driven, 2 rps, same revision: median",
-            median(&small),
-            18.0,
-            " min",
-        ));
-        let talks = run(&change("driven: talks 20 % longer", Change { length: 1.2, ..same }));
-        let blamed = Share::of(&talks, |ending| {
-            ending.rollback_minutes.is_some() && ending.reason != Some(Reason::MoreErrors)
-        });
-        gates.push(self.at_most("canary, driven: talks 20 % longer, called slow", blamed, 1.0));
-        gates.push(replay(healthy.iter().chain(&errors).chain(&slow)));
+    }
+
+    fn driven(&self, gates: &mut Vec<Gate>, name: &str, endings: &[Ending], asked: Asked) {
+        let promoted = Share::of(endings, |ending| ending.promoted_minutes.is_some());
+        let median =
+            |of: &dyn Fn(&Ending) -> Option<f64>| quantile(endings.iter().filter_map(of).collect(), 0.5);
+        match asked {
+            Asked::Promoted { share, minutes } => {
+                gates.push(self.at_least(&format!("{name}: promoted"), promoted, 100.0 * share));
+                let found = median(&|ending| ending.promoted_minutes);
+                gates.push(Gate::at_most(format!("{name}: median"), found, minutes, " min"));
+            }
+            Asked::NotPromoted { at_most } => {
+                gates.push(self.at_most(&format!("{name}: promoted"), promoted, 100.0 * at_most));
+            }
+            Asked::Exposure { at_most } => {
+                let found = median(&|ending| Some(ending.exposure as f64));
+                gates.push(Gate::at_most(format!("{name}: median exposure"), found, at_most, " requests"));
+            }
+            Asked::NeverSlow { at_most } => {
+                let slow = Share::of(endings, |ending| ending.reason.is_some_and(is_slow));
+                gates.push(self.at_most(&format!("{name}: called slow"), slow, 100.0 * at_most));
+            }
+            Asked::Held { share, points } => {
+                gates.push(self.at_least(&format!("{name}: promoted"), promoted, 100.0 * share));
+                let found = median(&|ending| Some(100.0 * (ending.misses.0 - ending.misses.1)));
+                gates.push(Gate::at_most(
+                    format!("{name}: canary misses more objectives by"),
+                    found,
+                    100.0 * points,
+                    " points",
+                ));
+            }
+        }
     }
 
     /// The upper 95 % bound must not exceed `limit` percent; with few runs, the claim must not be refuted.
@@ -208,19 +200,28 @@ impl Check<'_> {
     }
 }
 
-/// Every verdict comes out again from its stored evidence, read anew.
-fn replay<'ending>(endings: impl Iterator<Item = &'ending Ending>) -> Gate {
-    let (mut all, mut differ) = (0, 0);
-    for ending in endings {
-        let Some(verdict) = &ending.verdict else { continue };
-        all += 1;
-        let again = serde_json::to_string(&ending.evidence)
-            .ok()
-            .and_then(|stored| serde_json::from_str::<Evidence>(&stored).ok())
-            .map(|evidence| judge(&evidence));
-        differ += usize::from(
-            again.as_ref() != Some(verdict) || verdict.outcome == Outcome::Continue && again.is_none(),
-        );
+/// Reasons that call a revision slow.
+fn is_slow(reason: Reason) -> bool {
+    matches!(reason, Reason::DecodeSlower | Reason::PrefillSlower | Reason::UnqueuedTtftSlower)
+}
+
+/// Every verdict must come out again from its stored evidence, read anew.
+#[derive(Debug, Clone, Copy, Default)]
+struct Replayed {
+    all: usize,
+    differ: usize,
+}
+
+impl Replayed {
+    fn check(&mut self, endings: &[Ending]) {
+        for ending in endings {
+            let Some(verdict) = &ending.verdict else { continue };
+            let again = serde_json::to_string(&ending.evidence)
+                .ok()
+                .and_then(|stored| serde_json::from_str::<Evidence>(&stored).ok())
+                .map(|evidence| judge(&evidence));
+            self.all += 1;
+            self.differ += usize::from(again.as_ref() != Some(verdict));
+        }
     }
-    Gate::never("canary: verdicts that differ when replayed from storage", differ, all)
 }

@@ -2,10 +2,11 @@
 //!
 //! In reading order: [`world`] says what is simulated, [`pod`] and [`fleet`] simulate it, [`telemetry`] shows it to
 //! judges, [`ramp`] lets all judges watch the same rollout, [`closed`] lets ours drive one, [`cells`] are the
-//! situations, [`table`] sums up, [`gates`] checks.
+//! situations, [`table`] sums up, [`gates`] checks, [`explain`] replays a stored verdict.
 
 pub mod cells;
 pub mod closed;
+pub mod explain;
 pub mod fleet;
 pub mod gates;
 pub mod others;
@@ -43,6 +44,8 @@ pub enum Set {
     Changes,
     /// True changes, 2 requests per second.
     ChangesSmall,
+    /// The verdict drives the weight.
+    Driven,
 }
 
 /// Options of `simulate canary`.
@@ -63,6 +66,9 @@ pub struct Options {
     /// Lets the judges that others use watch too.
     #[arg(long)]
     others: bool,
+    /// Lets ours judge a second time, knowing from an earlier rollout how fast each node is.
+    #[arg(long)]
+    nodes: bool,
     /// How much pods differ in speed, as a standard deviation in percent; default: as the situation says.
     #[arg(long)]
     pod_sd_percent: Option<f64>,
@@ -85,15 +91,30 @@ pub fn run(options: &Options) -> Result<()> {
         seed: options.seed,
         threads: options.common.threads(),
         with_others: options.others,
-        with_nodes: false,
+        with_nodes: options.nodes,
     };
-    let rows: Vec<Row> =
-        chosen(options).iter().map(|cell| table::on_rails(cell, &material, effort)).collect();
-    let text = table::table(&rows, options.others).to_string();
-    println!("{text}");
+    let cells = chosen(options);
+    let rows: Vec<Row> = cells.iter().map(|cell| table::on_rails(cell, &material, effort)).collect();
     let folder = Folder::create(&options.common.out)?;
-    folder.text("canary.md", &text)?;
-    folder.json("canary.json", &rows.iter().map(Written::from).collect::<Vec<_>>())?;
+    if !rows.is_empty() {
+        let text = table::table(&rows, effort).to_string();
+        println!("{text}");
+        folder.text("canary.md", &text)?;
+        folder.json("canary.json", &rows.iter().map(Written::from).collect::<Vec<_>>())?;
+    }
+    let driven = driven(options, &material, effort);
+    if !driven.is_empty() {
+        let text = table::driven(&driven).to_string();
+        println!("{text}");
+        folder.text("canary-driven.md", &text)?;
+    }
+    if let Some(cell) = cells.first() {
+        let analysis = table::analysis(cell);
+        let ending = closed::run(&cell.world, &material, options.seed, &analysis);
+        if let Some(verdict) = ending.verdict {
+            folder.json("canary-verdict.json", &explain::Stored { evidence: ending.evidence, verdict })?;
+        }
+    }
     plot(
         &folder,
         "canary-same.svg",
@@ -112,9 +133,27 @@ fn chosen(options: &Options) -> Vec<Cell> {
     let mut found: Vec<Cell> = sets.iter().flat_map(|set| cells_of(*set)).collect();
     found.retain(|cell| cell.world.name.contains(&options.only));
     if let Some(percent) = options.pod_sd_percent {
-        found.iter_mut().for_each(|cell| cell.world.nodes.sd = percent / 100.0);
+        for cell in &mut found {
+            cell.world.nodes.sd = percent / 100.0;
+        }
     }
     found
+}
+
+/// The rollouts that the verdict drives, where they are asked for.
+fn driven(
+    options: &Options,
+    material: &Material,
+    effort: Effort,
+) -> Vec<(&'static str, Vec<closed::Ending>)> {
+    if !options.set.is_empty() && !options.set.contains(&Set::Driven) {
+        return Vec::new();
+    }
+    let mut wanted = cells::driven();
+    wanted.retain(|driven| driven.cell.world.name.contains(&options.only));
+    let run =
+        |driven: cells::Driven| (driven.cell.world.name, table::closed_loop(&driven.cell, material, effort));
+    wanted.into_iter().map(run).collect()
 }
 
 fn cells_of(set: Set) -> Vec<Cell> {
@@ -125,6 +164,7 @@ fn cells_of(set: Set) -> Vec<Cell> {
         Set::SameLarge => cells::same_at_50(),
         Set::Changes => cells::changes_at_10(),
         Set::ChangesSmall => cells::changes_at_2(),
+        Set::Driven => Vec::new(),
     }
 }
 
@@ -134,6 +174,7 @@ struct Written<'row> {
     name: &'row str,
     claim: String,
     ours: Vec<ramp::Said>,
+    with_nodes: Vec<ramp::Said>,
     others: Vec<(&'static str, Vec<ramp::Said>)>,
 }
 
@@ -144,6 +185,7 @@ impl<'row> From<&'row Row> for Written<'row> {
             name: row.cell.world.name,
             claim: table::claim(row.cell.claim),
             ours: row.runs.iter().map(|run| run.ours).collect(),
+            with_nodes: row.runs.iter().filter_map(|run| run.with_nodes).collect(),
             others: others::NAMES.iter().enumerate().map(|(at, name)| (*name, other(at))).collect(),
         }
     }

@@ -34,38 +34,53 @@ pub struct Engine {
 /// A request on its way.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request {
+    /// Whose it is.
     pub conversation: u32,
+    /// Earlier attempts of it.
     pub attempt: u8,
+    /// Whether it is answered, failed or given up.
     pub is_done: bool,
+    /// Whether its answer has begun.
     pub has_first_token: bool,
+    /// Where it is.
     pub pod: u32,
+    /// When it came there.
     pub arrived_ms: f64,
+    /// When its answer began.
     pub first_token_ms: f64,
+    /// Tokens of the prompt.
     pub prompt: u32,
+    /// Tokens of the answer.
     pub output: u32,
     /// Work of this request, as a factor: 5 for those in the tail.
     pub work: f64,
     /// Time added before the first token, outside the engine.
     pub outside_ms: f64,
+    /// What its pod's report will say of it, as far as that is known.
     pub seen: FinishedRequest,
 }
 
 /// A prompt being processed.
 #[derive(Debug, Clone, Copy)]
 pub struct Prefill {
+    /// Whose.
     pub request: u32,
     /// Work left, in milliseconds alone.
     pub left_ms: f64,
+    /// When it began.
     pub began_ms: f64,
+    /// For how long others were decoding meanwhile.
     pub beside_ms: f64,
 }
 
 /// A sequence being decoded.
 #[derive(Debug, Clone, Copy)]
 pub struct Active {
+    /// Whose.
     pub request: u32,
     /// Steps left.
     pub left: f64,
+    /// Tokens that it attends to.
     pub context: f64,
 }
 
@@ -124,25 +139,39 @@ pub enum Happened {
 /// One pod.
 #[derive(Debug, Clone)]
 pub struct Pod {
+    /// Whose revision it runs.
     pub arm: Arm,
+    /// What it runs.
     pub engine: Engine,
     /// ln slowness of its node.
     pub effect: f64,
     /// ln slowness of the moment.
-    pub clock: f64,
+    clock: f64,
+    /// Both as a factor: they change once per tick and are wanted at every event.
+    pace: f64,
+    /// When it became ready, or will.
     pub ready_ms: f64,
+    /// Restarts so far.
     pub incarnation: u32,
+    /// Whether it serves.
     pub is_up: bool,
     /// Gets no more requests.
     pub is_draining: bool,
+    /// Requests without a slot.
     pub waiting: VecDeque<u32>,
+    /// Requests with a slot whose prompt has not begun.
     pub prompts: VecDeque<u32>,
+    /// The prompt in work.
     pub prefill: Option<Prefill>,
+    /// Sequences being decoded.
     pub active: Vec<Active>,
+    /// Prefixes that it remembers.
     pub cache: Cache,
-    pub version: u32,
+    /// Requests that finished since the last report.
     pub rows: Vec<FinishedRequest>,
+    /// What it has counted since it started.
     pub counts: CountTotals,
+    /// By batch size: calls, milliseconds, context tokens.
     decode: Vec<[f64; 3]>,
     kv: f64,
     at_ms: f64,
@@ -156,6 +185,7 @@ impl Pod {
             engine,
             effect,
             clock: 0.0,
+            pace: effect.exp(),
             ready_ms,
             incarnation: 0,
             is_up: false,
@@ -165,7 +195,6 @@ impl Pod {
             prefill: None,
             active: Vec::new(),
             cache: Cache::default(),
-            version: 0,
             rows: Vec::new(),
             counts: CountTotals::default(),
             decode: vec![[0.0; 3]; SLOTS + 1],
@@ -184,14 +213,20 @@ impl Pod {
         self.prompts.len() + usize::from(self.prefill.is_some()) + self.active.len()
     }
 
+    /// The clock of the moment wanders: it keeps the share `keep` of what it was and gets `fresh` on top.
+    pub fn wander(&mut self, keep: f64, fresh: f64) {
+        self.clock = keep * self.clock + fresh;
+        self.pace = (self.effect + self.clock).exp();
+    }
+
     /// How much slower than nominal everything is now, as a factor.
     fn slowness(&self, now_ms: f64) -> f64 {
-        let mut ln = self.effect + self.clock;
-        if self.engine.is_misfit {
-            ln += 0.05 * self.active.len() as f64 / SLOTS as f64;
-            ln += 0.06 * (-(now_ms - self.ready_ms) / 60_000.0).exp();
+        if !self.engine.is_misfit {
+            return self.pace;
         }
-        ln.exp()
+        let load = 0.05 * self.active.len() as f64 / SLOTS as f64;
+        let youth = 0.06 * (-(now_ms - self.ready_ms) / 60_000.0).exp();
+        self.pace * (load + youth).exp()
     }
 
     /// First and second coefficient of the time of n steps: a·n + b·n²/2.
@@ -250,7 +285,7 @@ impl Pod {
             first * left + 0.5 * second * left * left
         });
         let soonest = prefill.into_iter().chain(decode).fold(f64::INFINITY, f64::min);
-        soonest.is_finite().then(|| self.at_ms + soonest)
+        soonest.is_finite().then_some(self.at_ms + soonest)
     }
 
     /// Takes what has just happened, if anything has.

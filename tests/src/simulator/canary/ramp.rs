@@ -1,7 +1,7 @@
 //! A rollout on rails: 10, 25 and 50 % at 0, 10 and 20 minutes whatever anybody thinks of it, so that all judges see
 //! the same data. Whoever would have rolled back is noted once.
 
-use judgement::rollout::{Analysis, Arm, Evidence, Outcome, Reason, judge};
+use judgement::rollout::{Analysis, Arm, Evidence, Objectives, Observation, Outcome, Reason, judge};
 
 use super::fleet::{Fleet, TICK_MS, WARM_UP_S};
 use super::others::{self, Other};
@@ -50,6 +50,36 @@ pub struct Run {
     pub misses: (f64, f64),
 }
 
+/// Requests that ended while the canary had traffic, and those of them that missed an objective, by arm.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Misses([(u64, u64); 2]);
+
+impl Misses {
+    /// Takes in what ended.
+    pub fn count(&mut self, observation: &Observation) {
+        if observation.weight_basis_points == 0 {
+            return;
+        }
+        let goals = Objectives::default();
+        for report in &observation.pods {
+            let (all, missed) = &mut self.0[report.arm as usize];
+            for row in report.requests.iter().filter(|row| row.has_ended()) {
+                *all += 1;
+                let is_late = row.was_cancelled
+                    || row.ttft_micros > goals.ttft_micros
+                    || row.inter_token_micros > goals.inter_token_micros;
+                *missed += u64::from(is_late);
+            }
+        }
+    }
+
+    /// Of the canary and of stable, as shares.
+    pub fn shares(&self) -> (f64, f64) {
+        let share = |(all, missed): (u64, u64)| missed as f64 / all.max(1) as f64;
+        (share(self.0[1]), share(self.0[0]))
+    }
+}
+
 /// Who judges.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bench {
@@ -87,7 +117,7 @@ struct Rails<'world> {
     informed_evidence: Evidence,
     others: Vec<Box<dyn Other>>,
     step: usize,
-    misses: [(u64, u64); 2],
+    misses: Misses,
     run: Run,
 }
 
@@ -104,7 +134,7 @@ impl<'world> Rails<'world> {
             informed_evidence: Evidence::new(informed, NODE_CLASS),
             others: if bench.with_others { others::all() } else { Vec::new() },
             step: 0,
-            misses: [(0, 0); 2],
+            misses: Misses::default(),
             run: Run {
                 ours: Said::default(),
                 with_nodes: bench.with_nodes.then(Said::default),
@@ -133,7 +163,8 @@ impl<'world> Rails<'world> {
                     (said.rollback_minutes, said.exposure) = (Some(minutes), exposure);
                 }
             }
-            self.count_misses(&observation);
+            self.misses.count(&observation);
+            self.run.misses = self.misses.shares();
             if let Some(said) = &mut self.run.with_nodes {
                 for (at, report) in observation.pods.iter_mut().enumerate() {
                     let index = report.pod[4..].parse().unwrap_or(at);
@@ -147,23 +178,6 @@ impl<'world> Rails<'world> {
             }
         }
         self.move_on(at_s);
-    }
-
-    fn count_misses(&mut self, observation: &judgement::rollout::Observation) {
-        if observation.weight_basis_points == 0 {
-            return;
-        }
-        for report in &observation.pods {
-            let (all, missed) = &mut self.misses[report.arm as usize];
-            for row in report.requests.iter().filter(|row| row.has_ended()) {
-                *all += 1;
-                let is_late =
-                    row.was_cancelled || row.ttft_micros > 2_000_000 || row.inter_token_micros > 60_000;
-                *missed += u64::from(is_late);
-            }
-        }
-        let share = |(all, missed): (u64, u64)| missed as f64 / all.max(1) as f64;
-        self.run.misses = (share(self.misses[1]), share(self.misses[0]));
     }
 
     fn canary_pods(&self) -> u32 {

@@ -37,10 +37,15 @@ pub struct Effort {
     pub with_nodes: bool,
 }
 
+/// What the judge is told for `cell`.
+pub fn analysis(cell: &Cell) -> Analysis {
+    Analysis { pod_sd: cell.pod_sd, ..Analysis::default() }
+}
+
 /// Runs `cell` on rails.
 pub fn on_rails(cell: &Cell, material: &Material, effort: Effort) -> Row {
     let bench = Bench {
-        analysis: Analysis { pod_sd: cell.pod_sd, ..Analysis::default() },
+        analysis: analysis(cell),
         with_nodes: effort.with_nodes,
         with_others: effort.with_others,
         to_the_end: effort.with_others,
@@ -50,11 +55,18 @@ pub fn on_rails(cell: &Cell, material: &Material, effort: Effort) -> Row {
     Row { cell: cell.clone(), runs: parallel::run(cell.world.name, effort.threads, &seeds, one) }
 }
 
-/// Runs `cell` as the operator would.
+/// Rollouts that the verdict drives of which the evidence is kept, for replay.
+pub const REPLAYED: usize = 20;
+
+/// Runs `cell` as the operator would. The first [`REPLAYED`] rollouts keep their evidence.
 pub fn closed_loop(cell: &Cell, material: &Material, effort: Effort) -> Vec<Ending> {
-    let analysis = Analysis { pod_sd: cell.pod_sd, ..Analysis::default() };
+    let analysis = analysis(cell);
     let seeds: Vec<u64> = (effort.seed..effort.seed + effort.runs).collect();
-    let one = |seed: &u64| closed::run(&cell.world, material, *seed, &analysis);
+    let one = |seed: &u64| {
+        let ending = closed::run(&cell.world, material, *seed, &analysis);
+        let is_kept = seed - effort.seed < REPLAYED as u64;
+        if is_kept { ending } else { ending.without_evidence() }
+    };
     parallel::run(cell.world.name, effort.threads, &seeds, one)
 }
 
@@ -118,11 +130,14 @@ fn cell_text(row: &Row, of: impl Fn(&Run) -> Option<Said>) -> String {
     }
 }
 
-/// One line per cell: rolled back in % @ median minute, by ours and the others.
-pub fn table(rows: &[Row], with_others: bool) -> Table {
+/// One line per cell: rolled back in % @ median minute, by ours, ours with known nodes, and the others.
+pub fn table(rows: &[Row], effort: Effort) -> Table {
     let mut header =
         vec!["situation", "runs", "ours", "95 % ≤", "p90 min", "requests", "passes % @max min", "why"];
-    if with_others {
+    if effort.with_nodes {
+        header.push("ours, nodes known");
+    }
+    if effort.with_others {
         header.extend(others::NAMES);
     }
     let mut table = Table::new(header);
@@ -131,7 +146,7 @@ pub fn table(rows: &[Row], with_others: bool) -> Table {
         let exposure = row.runs.iter().filter(|run| run.ours.rollback_minutes.is_some());
         let exposure: Vec<f64> = exposure.map(|run| run.ours.exposure as f64).collect();
         let passes: Vec<f64> = row.runs.iter().filter_map(|run| run.ours.pass_minutes).collect();
-        let passed = 100.0 * passes.len() as f64 / row.runs.len().max(1) as f64;
+        let share_passed = 100.0 * passes.len() as f64 / row.runs.len().max(1) as f64;
         let or_dash = |value: f64, digits: usize| {
             if value.is_finite() { format!("{value:.digits$}") } else { "–".to_owned() }
         };
@@ -142,14 +157,57 @@ pub fn table(rows: &[Row], with_others: bool) -> Table {
             format!("{:.1}", share.upper()),
             or_dash(quantile(minutes(row, |run| Some(run.ours)), 0.9), 1),
             or_dash(quantile(exposure, 0.5), 0),
-            format!("{passed:.0} @{}", or_dash(quantile(passes, 1.0), 1)),
+            format!("{share_passed:.0} @{}", or_dash(quantile(passes, 1.0), 1)),
             why(&row.runs),
         ];
-        if with_others {
+        if effort.with_nodes {
+            cells.push(cell_text(row, |run| run.with_nodes));
+        }
+        if effort.with_others {
             cells
                 .extend((0..others::NAMES.len()).map(|at| cell_text(row, |run| run.others.get(at).copied())));
         }
         table.row(cells);
+    }
+    table
+}
+
+/// One line per situation in which the verdict drives the weight.
+pub fn driven(rows: &[(&str, Vec<Ending>)]) -> Table {
+    let mut table = Table::new([
+        "situation",
+        "runs",
+        "promoted % @min",
+        "rolled back % @min",
+        "person asked %",
+        "canary requests",
+        "got more pods %",
+        "stepped back %",
+        "objectives missed, canary/stable %",
+    ]);
+    for (name, endings) in rows {
+        let at = |of: &dyn Fn(&Ending) -> Option<f64>| {
+            let share = Share::of(endings, |ending| of(ending).is_some());
+            let median = quantile(endings.iter().filter_map(of).collect(), 0.5);
+            if median.is_finite() { format!("{:.1} @{median:.1}", share.percent()) } else { "0".to_owned() }
+        };
+        let share = |is_one: &dyn Fn(&Ending) -> bool| format!("{:.1}", Share::of(endings, is_one).percent());
+        let median = |of: &dyn Fn(&Ending) -> f64| quantile(endings.iter().map(of).collect(), 0.5);
+        table.row([
+            (*name).to_owned(),
+            endings.len().to_string(),
+            at(&|ending| ending.promoted_minutes),
+            at(&|ending| ending.rollback_minutes),
+            share(&|ending| ending.asked_minutes.is_some()),
+            format!("{:.0}", median(&|ending| ending.exposure as f64)),
+            share(&|ending| ending.extra_pods > 0),
+            share(&|ending| ending.steps_back > 0),
+            format!(
+                "{:.1}/{:.1}",
+                median(&|ending| 100.0 * ending.misses.0),
+                median(&|ending| 100.0 * ending.misses.1)
+            ),
+        ]);
     }
     table
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use judgement::rollout::{Arm, ArmCounts, Observation, PodReport};
+use judgement::rollout::{Arm, Observation, PodReport};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 
@@ -86,9 +86,9 @@ impl Telemetry {
                 requests,
             };
             if pod.arm == Arm::Canary && self.ticks_late > 0 {
-                late.push(report)
+                late.push(report);
             } else {
-                reports.push(report)
+                reports.push(report);
             }
         }
         self.late.push_back(late);
@@ -99,7 +99,7 @@ impl Telemetry {
             at_ms: milliseconds(fleet.now_ms),
             weight_basis_points,
             ends_step: false,
-            new_conversations: std::mem::replace(&mut fleet.new_conversations, ArmCounts::default()),
+            new_conversations: std::mem::take(&mut fleet.new_conversations),
             pods: reports,
         }
     }

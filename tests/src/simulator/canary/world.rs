@@ -95,6 +95,7 @@ impl Change {
 
 /// One situation. Times are seconds; the canary first gets traffic at 0.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one situation")]
 pub struct World {
     /// For tables.
     pub name: &'static str,
@@ -133,6 +134,9 @@ pub struct World {
     pub change: Change,
     /// Canary pods beyond ⌈w·N⌉, as the operator starts them.
     pub spare_canary_pods: u32,
+    /// Pods that find room beside the fleet when the operator drives; nothing bounds them when `None`. One that a hold
+    /// asks for finds room always.
+    pub room: Option<u32>,
 }
 
 impl World {
@@ -164,6 +168,7 @@ impl World {
             confirms: false,
             change: Change::NOTHING,
             spare_canary_pods: 0,
+            room: None,
         }
     }
 
