@@ -32,6 +32,7 @@ use crate::plan::{self, Observed, Plan};
 use crate::pool::{PoolPlan, plan_pool, refused_pool};
 use crate::probe::{Prober, Subject};
 use crate::report::{Reports, Wake};
+use crate::trial::{self, Trials};
 
 type Model = DeserializeGuard<InferenceModel>;
 type Pool = DeserializeGuard<InferencePool>;
@@ -67,6 +68,8 @@ pub struct Shared {
     pub reports: Reports,
     /// What models are asked for.
     pub loads: Loads,
+    /// Whether canaries are well.
+    pub trials: Trials,
     /// What came of asking for tokens.
     pub prober: Prober,
     /// Models that somebody should look at.
@@ -107,7 +110,7 @@ pub async fn run(shared: Shared, scope: Scope, stop: impl Future<Output = ()> + 
     let controllers = scopes.into_iter().map(|namespace| run_in(shared.clone(), namespace, stop.clone()));
     let controllers = futures::future::join_all(controllers);
     shared.loads.leads(shared.loads.clock().now());
-    let loads = tokio::spawn(watch_loads(shared.loads.clone(), shared.wake.clone()));
+    let loads = tokio::spawn(watch_loads(shared.clone()));
     controllers.await;
     loads.abort();
 }
@@ -232,7 +235,9 @@ async fn reconcile_model(guarded: Arc<Model>, context: Arc<Context>) -> Result<A
         }
     };
     if model.metadata.deletion_timestamp.is_some() {
-        context.shared.loads.rest(&(model.namespace().unwrap_or_default(), model.name_any()));
+        let key = (model.namespace().unwrap_or_default(), model.name_any());
+        context.shared.loads.rest(&key);
+        context.shared.trials.rest(&key);
         // Everything of a model is owned by it, so the garbage collector does the rest.
         return Ok(Action::await_change());
     }
@@ -248,6 +253,7 @@ async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Durat
     let mut observed =
         observe::observe(&context.sources, model, &shared.installation, Timestamp::now()).await?;
     observed.scaling = look(model, &observed, shared, Timestamp::now());
+    observed.trial = look_at_canary(model, &observed, shared, Timestamp::now());
     let mut plan = plan::plan(model, &observed, &shared.installation, Timestamp::now());
     if let Some(problem) = apply::apply(&shared.client, model, &plan).await? {
         plan = plan::refused(model, &observed, &problem, Timestamp::now());
@@ -283,17 +289,35 @@ fn look(model: &InferenceModel, observed: &Observed, shared: &Shared, now: Times
     Some(Seen { look, now_ms })
 }
 
-/// Looks at each model's load when it is time, and wakes the reconciles of those for which another number of pods is
-/// right now.
-async fn watch_loads(loads: Loads, wake: broadcast::Sender<Wake>) {
+/// The last verdict on the model's canary. Whoever has one is reconciled every few seconds, so nobody is woken for it.
+fn look_at_canary(
+    model: &InferenceModel,
+    observed: &Observed,
+    shared: &Shared,
+    now: Timestamp,
+) -> Option<trial::tell::Seen> {
+    let key = (model.namespace().unwrap_or_default(), model.name_any());
+    let now_ms = shared.loads.clock().now();
+    let Some(standing) = trial::standing(model, observed, now, now_ms) else {
+        shared.trials.rest(&key);
+        return None;
+    };
+    shared.trials.look(key, standing, now_ms)
+}
+
+/// Looks at each model's load and canary when it is time, and wakes the reconciles of those for which another number of
+/// pods is right now.
+async fn watch_loads(Shared { loads, trials, wake, metrics, .. }: Shared) {
     let mut pace = tokio::time::interval(LOADS_EVERY);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
-        for model in loads.turn(loads.clock().now()) {
+        let now = loads.clock().now();
+        for model in loads.turn(now) {
             // Nobody listens only at the very end.
             let _ = wake.send(model);
         }
+        metrics.show_canaries(&trials.turn(now));
     }
 }
 

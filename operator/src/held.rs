@@ -19,6 +19,7 @@ use tokio::sync::broadcast;
 use crate::load::Loads;
 use crate::metrics::Metrics;
 use crate::report::{Intake, NAME_BYTES_MAX, Wake, is_fresh};
+use crate::trial::Trials;
 
 /// Gateways of all pools together; 20 of each of a hundred pools.
 const GATEWAYS_MAX: usize = 2_000;
@@ -188,21 +189,23 @@ fn gauge(count: u64) -> i64 {
 }
 
 /// The HTTP face of the intake.
-pub fn router(reports: GatewayReports, loads: Loads, metrics: Metrics) -> Router {
+pub fn router(reports: GatewayReports, loads: Loads, trials: Trials, metrics: Metrics) -> Router {
     Router::new()
         .route(GATEWAY_REPORT_PATH, post(receive))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state((reports, loads, metrics))
+        .with_state((reports, loads, trials, metrics))
 }
 
 async fn receive(
-    State((reports, loads, metrics)): State<(GatewayReports, Loads, Metrics)>,
+    State((reports, loads, trials, metrics)): State<(GatewayReports, Loads, Trials, Metrics)>,
     Json(mut report): Json<GatewayReport>,
 ) -> StatusCode {
     report.models.truncate(MODELS_MAX);
     if has_possible_names(&report) {
         // Before the wake: whoever looks then must know what the report says.
-        loads.hear_gateway(&report, loads.clock().now());
+        let now = loads.clock().now();
+        loads.hear_gateway(&report, now);
+        trials.hear_gateway(&report, now);
         forget_bins(&mut report);
     }
     let intake = reports.accept(report, Timestamp::now());

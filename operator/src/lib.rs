@@ -27,6 +27,7 @@ pub mod held;
 pub mod load;
 pub mod probe;
 pub mod report;
+pub mod trial;
 
 pub mod endpoints;
 pub mod leader;

@@ -17,6 +17,7 @@ use operator::metrics::Metrics;
 use operator::probe::Prober;
 use operator::report::{self, Reports};
 use operator::settings::{Command, CommandLine, Probe, Settings};
+use operator::trial::Trials;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot};
 
@@ -56,13 +57,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let reports = Reports::new(wake.clone());
     let gateways = GatewayReports::new(wake.clone())?;
     let loads = Loads::new(Clock::start())?;
+    let trials = Trials::default();
     metrics.show(gateways.clone())?;
     metrics.show(loads.clone())?;
-    let intake = report::router(reports.clone(), loads.clone(), metrics.clone()).merge(held::router(
-        gateways,
-        loads.clone(),
-        metrics.clone(),
-    ));
+    let intake = report::router(reports.clone(), loads.clone(), trials.clone(), metrics.clone())
+        .merge(held::router(gateways, loads.clone(), trials.clone(), metrics.clone()));
     serve(settings.reports_listen, intake).await?;
 
     let namespace = settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
@@ -83,6 +82,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         client,
         reports,
         loads,
+        trials,
         wake,
         metrics,
     };

@@ -1,6 +1,11 @@
 //! What the operator counts about itself. One struct, made in `main` and handed down.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::collections::HashMap;
+
+use judgement::rollout::Outcome;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// All metrics of the operator. A handle: clones count into the same.
 #[derive(Clone)]
@@ -18,6 +23,8 @@ pub struct Metrics {
     pub gateway_reports_total: IntCounterVec,
     /// Tokens asked for by outcome.
     pub probes_total: IntCounterVec,
+    /// Canaries by the last verdict on them.
+    canaries: IntGaugeVec,
     /// 1 while this process leads.
     pub is_leader: IntGauge,
 }
@@ -52,6 +59,11 @@ impl Metrics {
             &["kind"],
         )?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
+        let canaries = IntGaugeVec::new(
+            Opts::new("inferno_operator_canaries", "Canaries by the last verdict on them"),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(canaries.clone()))?;
         let is_leader = IntGauge::new("inferno_operator_leader", "1 while this process leads")?;
         registry.register(Box::new(is_leader.clone()))?;
         Ok(Self {
@@ -62,6 +74,7 @@ impl Metrics {
             reports_total,
             gateway_reports_total,
             probes_total,
+            canaries,
             is_leader,
         })
     }
@@ -69,6 +82,14 @@ impl Metrics {
     /// Shows what `collector` knows beside all else.
     pub fn show(&self, collector: impl prometheus::core::Collector + 'static) -> prometheus::Result<()> {
         self.registry.register(Box::new(collector))
+    }
+
+    /// Shows how many canaries have each outcome.
+    pub fn show_canaries(&self, outcomes: &HashMap<Outcome, i64>) {
+        self.canaries.reset();
+        for (outcome, count) in outcomes {
+            self.canaries.with_label_values(&[format!("{outcome:?}").as_str()]).set(*count);
+        }
     }
 
     /// Everything in the text format of Prometheus.
@@ -86,10 +107,14 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.reconciles_total.with_label_values(&["InferenceModel", "done"]).inc();
         metrics.is_leader.set(1);
+        metrics.show_canaries(&[(Outcome::Pass, 2)].into());
+        metrics.show_canaries(&[(Outcome::Continue, 1)].into());
         let text = metrics.render();
         assert!(
             text.contains(r#"inferno_operator_reconciles_total{kind="InferenceModel",outcome="done"} 1"#)
         );
         assert!(text.contains("inferno_operator_leader 1"));
+        assert!(text.contains(r#"inferno_operator_canaries{outcome="Continue"} 1"#));
+        assert!(!text.contains("Pass"), "nobody has that outcome any more");
     }
 }

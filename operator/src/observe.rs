@@ -81,6 +81,7 @@ pub async fn observe(
         proofs: sources.prober.proofs(model.metadata.uid.as_deref().unwrap_or_default()),
         is_probing: sources.prober.is_on(),
         scaling: None,
+        trial: None,
     })
 }
 

@@ -143,6 +143,37 @@ pub enum Reason {
     ReportsFresh,
     /// Somebody who should report is silent.
     ReportsStale,
+
+    // Whether the canary is well.
+    /// Nothing to say.
+    Watching,
+    /// Slower than tolerated is ruled out.
+    WithinTolerance,
+    /// Tokens take longer to generate.
+    DecodeSlower,
+    /// Prompts take longer.
+    PrefillSlower,
+    /// The first token comes later though nothing was ahead of it.
+    UnqueuedTtftSlower,
+    /// More first attempts fail.
+    MoreErrors,
+    /// More requests need over twice the work predicted.
+    EngineTail,
+    /// Cached prefixes are missed though they were owed.
+    CacheReuseLost,
+    /// Requests wait for a slot though one should be free.
+    FewerSlots,
+    /// A single pod is slow.
+    ConfirmingPod,
+    /// Canary users miss more objectives.
+    UnequalExperience,
+    /// Answers are longer or shorter.
+    OutputLengthChanged,
+    /// The canary gets another share than it should.
+    TrafficSkew,
+    /// No ready stable pod on the same kind of node.
+    NoComparableControl,
+
     /// Not known yet.
     Unknown,
 }

@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 
 use crate::load::Loads;
 use crate::metrics::Metrics;
+use crate::trial::Trials;
 
 /// Pods report every 2 s. One that has been silent for seven of those has nothing to say about now.
 const FRESH_SECONDS: i64 = 15;
@@ -135,19 +136,21 @@ pub fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
 }
 
 /// The HTTP face of the intake.
-pub fn router(reports: Reports, loads: Loads, metrics: Metrics) -> Router {
+pub fn router(reports: Reports, loads: Loads, trials: Trials, metrics: Metrics) -> Router {
     Router::new()
         .route(REPORT_PATH, post(receive))
         .layer(DefaultBodyLimit::max(REPORT_BYTES_MAX))
-        .with_state((reports, loads, metrics))
+        .with_state((reports, loads, trials, metrics))
 }
 
 async fn receive(
-    State((reports, loads, metrics)): State<(Reports, Loads, Metrics)>,
+    State((reports, loads, trials, metrics)): State<(Reports, Loads, Trials, Metrics)>,
     Json(report): Json<Report>,
 ) -> StatusCode {
     if has_possible_names(&report) {
-        loads.hear_pod(&report, loads.clock().now());
+        let now = loads.clock().now();
+        loads.hear_pod(&report, now);
+        trials.hear_pod(&report, now);
     }
     let intake = reports.accept(report, Timestamp::now());
     metrics.reports_total.with_label_values(&[intake.label()]).inc();

@@ -14,6 +14,7 @@ use operator::capacity::Claim;
 use operator::objects::{Installation, revision_name};
 use operator::plan::{Observed, plan};
 use operator::pool::{ObservedPool, plan_pool};
+use operator::trial;
 use serde_json::{Value, json};
 use sidecar::gateway::kubernetes::read::view;
 
@@ -37,7 +38,8 @@ fn leaves(schema: &Value, path: &Path, found: &mut BTreeSet<Path>) {
         leaves(&schema["items"], &below(Step::FirstItem), found);
     } else if schema["additionalProperties"].is_object() {
         leaves(&schema["additionalProperties"], &below(Step::AnyEntry), found);
-    } else {
+    } else if schema["enum"].as_array().is_none_or(|choices| choices.len() != 1) {
+        // A field with one value has nothing to be changed to.
         found.insert(path.clone());
     }
 }
@@ -109,8 +111,9 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
     let earlier = Timestamp::from_second(1_800_000_000 - 1_800).unwrap();
     let of_load = [now, earlier].map(|at| model.spec.autoscaling.as_ref().map(|of_load| policy(of_load, at)));
     let replicas = asked(&model, None, now);
+    let of_trial = trial::analysis(&model.spec);
     let of_model = plan(&model, &observed(&model, pool), &installation(), now);
-    Some(format!("{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas}"))
+    Some(format!("{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?}"))
 }
 
 fn installation() -> Installation {
@@ -184,6 +187,7 @@ fn models() -> Vec<Value> {
         "rollout": {
             "strategy": "Canary",
             "traffic": {"canaryPercent": 25, "stickyKey": "Conversation", "headerOverride": true, "mirrorPercent": 5},
+            "analysis": {"mode": "Observe", "regressionTolerancePercent": 4, "minCanaryPods": 3, "podVariationPercent": 1},
         },
     });
     // 1_800_000_000 is a Friday, 08:00 in UTC.

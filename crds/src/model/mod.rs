@@ -15,10 +15,13 @@ use serde_json::Value;
 pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
-pub use rollout::{KillSwitch, RolloutPolicy, RolloutStrategy, StickyKey, TrafficPolicy};
+pub use rollout::{
+    AnalysisMode, AnalysisPolicy, KillSwitch, RolloutPolicy, RolloutStrategy, StickyKey, TrafficPolicy,
+};
 pub use status::{
-    AutoscalingStatus, ColdStart, InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure,
-    PricedCount, RolloutPhase, RolloutStatus, ScalingDecision, ScalingFigures, StartSeconds, Summary,
+    AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, ColdStart,
+    InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
+    RolloutStatus, ScalingDecision, ScalingFigures, StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.traffic) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.traffic splits traffic with a canary; set spec.rollout.strategy to Canary, or leave traffic out"))]
+#[x_kube(validation = Rule::new("!has(self.analysis) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.analysis judges a canary; set spec.rollout.strategy to Canary, or leave analysis out"))]
 pub struct RolloutPolicy {
     /// How.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -16,6 +17,41 @@ pub struct RolloutPolicy {
     /// Who gets the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficPolicy>,
+    /// By what a canary is judged. A canary with a share of the traffic always is; status.rollout.analysis has the verdict.
+    /// A change begins the analysis anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisPolicy>,
+}
+
+/// By what a canary is judged: its pods' work against that of stable pods, per unit of work.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnalysisPolicy {
+    /// What follows from a verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<AnalysisMode>,
+    /// Slower by less than this is accepted: time per decode call, per prompt, and to the first token without a queue.
+    /// Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub regression_tolerance_percent: Option<i32>,
+    /// Canary pods below which speed is judged only by a slowdown of more than 50%, because it may be the node.
+    /// Default: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub min_canary_pods: Option<i32>,
+    /// How much pods of one revision differ in speed, as a standard deviation, until it is measured. Default: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20))]
+    pub pod_variation_percent: Option<i32>,
+}
+
+/// What follows from a verdict. Default: Observe.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum AnalysisMode {
+    /// Nothing: it is told in the status, in a condition and in events.
+    #[default]
+    Observe,
 }
 
 /// `BlueGreen`: when the new revision is complete and proven, it gets all traffic and the old one goes. `Canary`: it

@@ -53,7 +53,8 @@ pub struct InferenceModelStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
     /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`; with
-    /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`.
+    /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`; while a canary runs also
+    /// `AnalysisConclusive`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -142,6 +143,90 @@ pub struct RolloutStatus {
     /// proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_basis_points: Option<i32>,
+    /// Whether the canary is well, since it gets traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisStatus>,
+}
+
+/// Whether the canary is well. Rewritten when the outcome, a gate or a figure in whole percent changes, or samples have
+/// doubled; at most every 10 s.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnalysisStatus {
+    /// What should follow.
+    pub outcome: AnalysisOutcome,
+    /// Why, in one word: `Watching`, `WithinTolerance`, `DecodeSlower`, `MoreErrors`, and so on.
+    pub reason: String,
+    /// The same for people.
+    pub message: String,
+    /// Since when the outcome has been this one.
+    pub since: Time,
+    /// What was compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<AnalysisMetric>,
+    /// How much of the permitted chance of accusing a healthy revision (5% over the whole rollout) is used up.
+    #[serde(default)]
+    pub budget_used_percent: i32,
+    /// Canary pods with which it could be proven that nothing is slower; nothing when unknown or more than 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods_needed: Option<i32>,
+}
+
+/// What should follow from a verdict.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AnalysisOutcome {
+    /// Nothing is wrong and nothing is proven: keep watching.
+    Continue,
+    /// Slower by the tolerance or more is ruled out: it may get more.
+    Pass,
+    /// The revision is worse: everything back to the stable one.
+    Rollback,
+    /// The only canary pod looks slow, or its node: another pod would tell.
+    Suspect,
+    /// Its users wait longer though the revision is as fast: it needs more pods.
+    Hold,
+    /// The revision does something else than the stable one: a person should look.
+    Pause,
+    /// The evidence contradicts itself or there is nothing to compare with.
+    Inconclusive,
+}
+
+/// Canary against stable in one respect. Estimate and bounds are in hundredths of a percent: of `Decode`, `Prefill`,
+/// `UnqueuedTtft` and `OutputLength` the relative change (150 is 1.5% slower or longer), of `ErrorRate`, `EngineTail` and
+/// `CacheReuse` the difference of shares (150 is 1.5 points more).
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnalysisMetric {
+    /// Which.
+    pub name: String,
+    /// The best guess; nothing before both have samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate_basis_points: Option<i64>,
+    /// It is at least this, as sure as a rollback must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_basis_points: Option<i64>,
+    /// It is at most this, as sure as a pass must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_basis_points: Option<i64>,
+    /// Half minutes of canary pods, or requests of `ErrorRate`, `EngineTail` and `CacheReuse`.
+    pub samples_canary: i64,
+    /// The same of stable pods.
+    pub samples_stable: i64,
+    /// Where it stands.
+    pub standing: AnalysisStanding,
+}
+
+/// Where the comparison in one respect stands.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AnalysisStanding {
+    /// Too little was seen.
+    TooFewSamples,
+    /// Neither good nor bad is proven.
+    Undecided,
+    /// Good is proven.
+    Passing,
+    /// Bad is proven.
+    Failing,
 }
 
 /// Where the declared revision stands.

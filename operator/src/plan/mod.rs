@@ -30,6 +30,7 @@ use crate::revision::{check_owner, is_owned, revisions};
 use crate::rollout::{self, Roles, Standing};
 use crate::start::{self, Start};
 use crate::status::{self, PROBE_FAILURES_MAX, Situation};
+use crate::trial;
 
 /// While something moves, its progress is shown as often as pods report it.
 const WHILE_MOVING: Duration = Duration::from_secs(2);
@@ -59,6 +60,8 @@ pub struct Observed {
     pub is_probing: bool,
     /// How many replicas the load asks for, if decisions are made for the model.
     pub scaling: Option<Seen>,
+    /// The last verdict on the canary, if there is one.
+    pub trial: Option<trial::tell::Seen>,
 }
 
 /// The way a token was asked for.
@@ -268,6 +271,7 @@ fn roll(
         is_probing: observed.is_probing,
         has_gateway: has_gateway(pool),
         seen,
+        trial: observed.trial.as_ref(),
     };
     situation.gateway_proof = proof(observed, situation.spokesman(), Route::Gateway);
     let status = status::rolling(model, &situation, now);

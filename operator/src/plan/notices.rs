@@ -6,6 +6,7 @@ use super::Notice;
 use crate::autoscale::tell;
 use crate::objects;
 use crate::status;
+use crate::trial;
 
 /// The events that `status` is worth, compared with the one that `model` has.
 pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> Vec<Notice> {
@@ -17,6 +18,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
         removed(&before, status),
         alarm(&before, status),
         tell::notice(model, &before, status),
+        trial::tell::notice(&before, status),
     ];
     changes.into_iter().flatten().collect()
 }

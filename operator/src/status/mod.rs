@@ -21,6 +21,7 @@ use crate::problem::{Problem, Reason, one_line};
 use crate::revision::Revision;
 use crate::rollout::{self, Roles};
 use crate::start;
+use crate::trial;
 use facts::{facts, placement, replicas_summary, revision_summary, short};
 pub(crate) use progress::was_ready;
 use progress::{Progress, keeps_serving, progress};
@@ -78,6 +79,8 @@ pub struct Situation<'seen> {
     pub has_gateway: bool,
     /// How many replicas the load asks for, if decisions are made.
     pub seen: Option<&'seen Seen>,
+    /// The last verdict on the canary, if there is one.
+    pub trial: Option<&'seen trial::tell::Seen>,
 }
 
 impl Situation<'_> {
@@ -156,6 +159,7 @@ pub fn held(
             percent: None,
             ready_at: None,
             weight_basis_points: weight,
+            analysis: before.rollout.as_ref().and_then(|rollout| rollout.analysis.clone()),
         }),
         summary: Some(Summary {
             model: objects::served_name(model),
@@ -204,6 +208,7 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
             percent: percent(phase, situation),
             ready_at: start::expected_at(situation.readings, situation.cold_start.as_ref(), now).map(Time),
             weight_basis_points: canary_revision.as_ref().map(|_| weight),
+            analysis: trial::tell::status(model, canary_revision.as_deref(), situation.trial, now),
         }),
         canary_revision,
         autoscaling: tell::status(model, situation.asked, situation.seen, now),
@@ -229,7 +234,9 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
         (READY, ready),
     ];
     let scaling = tell::verdicts(model, status.autoscaling.as_ref(), situation.seen);
-    status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling));
+    let analysis = status.rollout.as_ref().and_then(|rollout| rollout.analysis.as_ref());
+    let trial = trial::tell::verdict(status.canary_revision.as_deref(), analysis, situation.trial);
+    status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling).chain(trial));
     status
 }
 

@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use super::scene::*;
 
-fn canary_model(percent: i32) -> crds::model::InferenceModel {
+pub(crate) fn canary_model(percent: i32) -> crds::model::InferenceModel {
     model(json!({"rollout": {"strategy": "Canary", "traffic": {"canaryPercent": percent}}}))
 }
 
-fn old_revision() -> String {
+pub(crate) fn old_revision() -> String {
     revision(&model(json!({"aliases": ["old"]})))
 }
 
 /// Stable and canary with all their pods, and both proven.
-fn both(model: crds::model::InferenceModel, status: Value) -> Scene {
+pub(crate) fn both(model: crds::model::InferenceModel, status: Value) -> Scene {
     let (old, target) = (old_revision(), revision(&model));
     scene(model)
         .after(status)
@@ -28,7 +28,7 @@ fn both(model: crds::model::InferenceModel, status: Value) -> Scene {
 }
 
 /// The status while the canary has `basis_points`.
-fn split_status(canary: &str, basis_points: i32) -> Value {
+pub(crate) fn split_status(canary: &str, basis_points: i32) -> Value {
     let mut status = stable_status(&old_revision());
     status["targetRevision"] = json!(canary);
     status["canaryRevision"] = json!(canary);

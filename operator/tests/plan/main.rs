@@ -13,3 +13,4 @@ mod scaling;
 mod scene;
 mod serving;
 mod starting;
+mod verdicts;

@@ -19,4 +19,5 @@ mod priority;
 mod propagation;
 mod scene;
 mod serving;
+mod verdict;
 mod zero;

@@ -1,0 +1,331 @@
+//! Is the canary well? From reports to observations every 10 s, and from those to a verdict. Nothing acts on it.
+//!
+//! Only the leader judges: it is the reconcile that says where a model stands, and reports of models that nobody has
+//! asked about are not kept. A new leader begins anew; until it has a verdict the last one stays in the status.
+//!
+//! In reading order: `heard` (from reports to what is new in them), `course` (the evidence of one canary), `tell` (the
+//! verdict for people), and here where a model stands, its state, and the handle on all of them.
+
+mod course;
+mod heard;
+pub mod tell;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crds::model::{AnalysisPolicy, InferenceModel, InferenceModelSpec, RolloutStrategy};
+use crds::report::{GatewayReport, Report};
+use judgement::autoscale::Millis;
+use judgement::rollout::{
+    Analysis, Arm, ArmCounts, Objectives, Observation, Outcome, PodReport, Tolerances, Verdict,
+};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::held::ModelKey;
+use crate::objects::REVISION_LABEL;
+use crate::plan::Observed;
+use crate::pod;
+use crate::rollout;
+use course::{Course, Subject};
+use heard::{Gateways, Pods};
+use tell::Seen;
+
+/// Pace of observations: the judgement was proven with one about as fast.
+const OBSERVE_EVERY_MS: u64 = 10_000;
+/// One that comes a little early is still one of the pace.
+const EARLY_MS: u64 = 500;
+/// Where a model stands is told at least every half minute; who was not spoken of for four times as long is forgotten.
+const STANDING_MS_MAX: u64 = 120_000;
+/// Gateways follow a new weight within a second and report every two: before that nobody knows who was sent where by it.
+const SETTLE_MS: u64 = 5_000;
+/// Models that are judged; of more, the one that was longest not spoken of makes room. Each takes some 100 KiB.
+const MODELS_MAX: usize = 1_000;
+/// Slots of a stable pod that has not been heard of.
+const SLOTS: u16 = 8;
+
+/// Where a model stands, as the leader's last reconcile saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The stable revision.
+    pub stable: String,
+    /// The one beside it.
+    pub canary: Option<String>,
+    /// The share that it gets.
+    pub weight_basis_points: u16,
+    /// By what it is judged.
+    pub analysis: Analysis,
+    /// Ready pods of both, by UID.
+    pub pods: BTreeMap<String, ReadyPod>,
+}
+
+/// A pod that is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyPod {
+    /// Name of its revision.
+    pub revision: String,
+    /// Its kind of node, as far as its spec says it: node selector and devices.
+    pub node_class: String,
+    /// Since when.
+    pub ready_at: Millis,
+}
+
+/// By what the spec wants a canary to be judged. Objectives are out of reach: nobody has declared any.
+pub fn analysis(spec: &InferenceModelSpec) -> Analysis {
+    let policy = spec.rollout.as_ref().and_then(|rollout| rollout.analysis.clone()).unwrap_or_default();
+    let AnalysisPolicy { regression_tolerance_percent, min_canary_pods, pod_variation_percent, mode: _ } =
+        policy;
+    let defaults = Analysis::default();
+    let share =
+        |percent: Option<i32>, default: f64| percent.map_or(default, |percent| f64::from(percent) / 100.0);
+    let tolerance = share(regression_tolerance_percent, defaults.tolerances.decode);
+    Analysis {
+        tolerances: Tolerances {
+            decode: tolerance,
+            prefill: tolerance,
+            unqueued_ttft: tolerance,
+            ..defaults.tolerances
+        },
+        min_canary_pods: min_canary_pods
+            .and_then(|pods| usize::try_from(pods).ok())
+            .unwrap_or(defaults.min_canary_pods),
+        pod_sd: share(pod_variation_percent, defaults.pod_sd),
+        objectives: Objectives { ttft_micros: u64::MAX, inter_token_micros: u64::MAX },
+        ..defaults
+    }
+}
+
+/// Where the model stands, if it has canaries and a stable revision. `now_ms` is the same moment on the clock of reports.
+pub fn standing(
+    model: &InferenceModel,
+    observed: &Observed,
+    now: Timestamp,
+    now_ms: Millis,
+) -> Option<Standing> {
+    let is_wanted =
+        rollout::strategy(&model.spec) == RolloutStrategy::Canary && model.spec.suspend != Some(true);
+    let status = model.status.as_ref().filter(|_| is_wanted)?;
+    let stable = status.stable_revision.clone()?;
+    let canary = status.canary_revision.clone();
+    let weight = status.rollout.as_ref().and_then(|rollout| rollout.weight_basis_points);
+    let weight = weight.filter(|_| canary.is_some()).and_then(|weight| u16::try_from(weight).ok());
+    let pods = observed.pods.iter().filter_map(|pod| {
+        let revision = pod.labels().get(REVISION_LABEL)?.clone();
+        let is_arm = revision == stable || Some(&revision) == canary.as_ref();
+        let ready = pod::condition(pod, "Ready").filter(|_| is_arm && pod::is_ready(pod))?;
+        let since = now.as_millisecond() - ready.last_transition_time.as_ref()?.0.as_millisecond();
+        let ready_at = now_ms - u64::try_from(since).unwrap_or(0);
+        Some((pod.uid()?, ReadyPod { revision, node_class: node_class(pod), ready_at }))
+    });
+    Some(Standing {
+        weight_basis_points: weight.unwrap_or(0),
+        analysis: analysis(&model.spec),
+        pods: pods.collect(),
+        stable,
+        canary,
+    })
+}
+
+/// The node selector of a pod and the devices that it asks for.
+fn node_class(pod: &Pod) -> String {
+    let Some(spec) = &pod.spec else { return String::new() };
+    let selector = spec.node_selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    let limits = spec.containers.iter().filter_map(|container| container.resources.as_ref()?.limits.as_ref());
+    let devices = limits.flatten().filter(|(name, _)| name.contains('/'));
+    let devices = devices.map(|(name, count)| format!("{name}:{}", count.0));
+    selector.chain(devices).collect::<Vec<_>>().join(",")
+}
+
+/// One model.
+#[derive(Debug)]
+struct Trial {
+    told: Millis,
+    standing: Standing,
+    /// When the canary's share changed last.
+    weighed: Millis,
+    pods: Pods,
+    gateways: Gateways,
+    observed: Option<Millis>,
+    course: Option<Course>,
+    verdict: Option<Verdict>,
+}
+
+impl Trial {
+    fn new(standing: Standing, now: Millis) -> Self {
+        Self {
+            told: now,
+            standing,
+            weighed: now,
+            pods: Pods::default(),
+            gateways: Gateways::default(),
+            observed: None,
+            course: None,
+            verdict: None,
+        }
+    }
+
+    /// Observes, if it is time.
+    fn turn(&mut self, now: Millis) {
+        if self.observed.is_some_and(|at| now.since(at) + EARLY_MS < OBSERVE_EVERY_MS) {
+            return;
+        }
+        let since = self.observed.replace(now);
+        let observation = self.observation(since, now);
+        let Some(subject) = self.subject() else { return };
+        let mut course = match self.course.take().map(|mut course| (course.goes_on(&subject), course)) {
+            Some((true, course)) => course,
+            _ => Course::new(subject, self.slots(), now),
+        };
+        course.observe(&observation, now);
+        self.verdict = course.verdict();
+        self.course = Some(course);
+    }
+
+    /// Who is compared now; nobody while no pod is ready. The canary's kind of nodes counts, and that of most stable pods
+    /// as long as it has none.
+    fn subject(&self) -> Option<Subject> {
+        let Standing { stable, canary, analysis, pods, .. } = &self.standing;
+        let class_of = |revision: &str| {
+            let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
+            for pod in pods.values().filter(|pod| pod.revision == revision) {
+                *classes.entry(&pod.node_class).or_default() += 1;
+            }
+            classes.into_iter().max_by_key(|(_, count)| *count).map(|(class, _)| class.to_owned())
+        };
+        let node_class = canary.as_deref().and_then(class_of).or_else(|| class_of(stable))?;
+        Some(Subject {
+            stable: stable.clone(),
+            canary: canary.clone(),
+            node_class,
+            analysis: analysis.clone(),
+        })
+    }
+
+    fn slots(&self) -> u16 {
+        let slots = self.pods.slots(&self.standing.stable).filter(|slots| *slots > 0);
+        slots.and_then(|slots| u16::try_from(slots).ok()).unwrap_or(SLOTS)
+    }
+
+    /// What arrived since the last one, which was at `since`. A pod that the last reconcile has not seen ready waits with its rows.
+    fn observation(&mut self, since: Option<Millis>, now: Millis) -> Observation {
+        let Standing { canary, stable, weight_basis_points, pods, .. } = &self.standing;
+        let heard = self.pods.take(|uid| pods.contains_key(uid));
+        let reports = heard.into_iter().filter_map(|(uid, heard)| {
+            let ready = pods.get(&uid)?;
+            let arm = match &heard.revision {
+                revision if revision == stable => Arm::Control,
+                revision if Some(revision) == canary.as_ref() => Arm::Canary,
+                _ => return None,
+            };
+            Some(PodReport {
+                pod: uid,
+                arm,
+                node_class: ready.node_class.clone(),
+                known_slowness: 0.0,
+                ready_at_ms: ready.ready_at.0,
+                decode: heard.decode,
+                counts: heard.counts,
+                requests: heard.rows,
+            })
+        });
+        let is_settled = since.is_some_and(|since| since.0 >= self.weighed.0 + SETTLE_MS);
+        let new = Some(self.gateways.take()).filter(|_| is_settled).unwrap_or_default();
+        let of = |revision: &str| new.get(revision).copied().unwrap_or(0);
+        Observation {
+            at_ms: now.0,
+            weight_basis_points: *weight_basis_points,
+            ends_step: false,
+            new_conversations: ArmCounts { canary: canary.as_deref().map_or(0, of), control: of(stable) },
+            pods: reports.collect(),
+        }
+    }
+}
+
+/// The canaries of all models. A handle: clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Trials {
+    models: Arc<Mutex<HashMap<ModelKey, Trial>>>,
+}
+
+impl Trials {
+    /// Takes in a report of a pod.
+    pub fn hear_pod(&self, report: &Report, now: Millis) {
+        let key = (report.namespace.clone(), report.model.clone());
+        self.with(|models| {
+            if let Some(trial) = models.get_mut(&key) {
+                trial.pods.hear(report, now);
+            }
+        });
+    }
+
+    /// Takes in a report of a gateway.
+    pub fn hear_gateway(&self, report: &GatewayReport, now: Millis) {
+        self.with(|models| {
+            for of_model in &report.models {
+                let key = (report.namespace.clone(), of_model.model.clone());
+                if let Some(trial) = models.get_mut(&key) {
+                    trial.gateways.hear(report, of_model, now);
+                }
+            }
+        });
+    }
+
+    /// The last verdict on the canary of a model that stands so now, if there is one.
+    pub fn look(&self, key: ModelKey, standing: Standing, now: Millis) -> Option<Seen> {
+        self.with(|models| {
+            let trial = entry(models, key, &standing, now);
+            let is_other =
+                (&trial.standing.stable, &trial.standing.canary) != (&standing.stable, &standing.canary);
+            if is_other {
+                trial.verdict = None;
+            }
+            if trial.standing.weight_basis_points != standing.weight_basis_points || is_other {
+                trial.weighed = now;
+            }
+            (trial.told, trial.standing) = (now, standing);
+            let verdict = trial.verdict.clone()?;
+            Some(Seen { canary: trial.standing.canary.clone()?, verdict })
+        })
+    }
+
+    /// Nobody wants to know of this model any more.
+    pub fn rest(&self, key: &ModelKey) {
+        self.with(|models| models.remove(key));
+    }
+
+    /// Observes each model whose turn it is. Returns how many canaries have each outcome.
+    pub fn turn(&self, now: Millis) -> HashMap<Outcome, i64> {
+        self.with(|models| {
+            models.retain(|_, trial| now.since(trial.told) <= STANDING_MS_MAX);
+            let mut outcomes = HashMap::new();
+            for trial in models.values_mut() {
+                trial.turn(now);
+                if let Some(verdict) = &trial.verdict {
+                    *outcomes.entry(verdict.outcome).or_default() += 1;
+                }
+            }
+            outcomes
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<ModelKey, Trial>) -> T) -> T {
+        act(&mut self.models.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The model, known from now on.
+fn entry<'models>(
+    models: &'models mut HashMap<ModelKey, Trial>,
+    key: ModelKey,
+    standing: &Standing,
+    now: Millis,
+) -> &'models mut Trial {
+    if models.len() >= MODELS_MAX && !models.contains_key(&key) {
+        let silent = models.iter().min_by_key(|(_, trial)| trial.told).map(|(key, _)| key.clone());
+        silent.and_then(|silent| models.remove(&silent));
+    }
+    models.entry(key).or_insert_with(|| Trial::new(standing.clone(), now))
+}

@@ -1,0 +1,198 @@
+//! What is said of a canary that has been judged, and where its reports belong.
+
+use crds::model::{AnalysisOutcome, AnalysisStanding, AnalysisStatus};
+use judgement::autoscale::Millis;
+use judgement::rollout::{Metric, MetricVerdict, Outcome, Reason, Standing, Verdict};
+use operator::plan::Plan;
+use operator::trial::tell::Seen;
+use operator::trial::{analysis, standing};
+use serde_json::json;
+
+use crate::canary::{both, canary_model, old_revision, split_status};
+use crate::scene::{Scene, condition, model, now, revision, stable_status};
+
+fn verdict(outcome: Outcome, reason: Reason, estimate: f64, samples: u64) -> Verdict {
+    let metric = |metric| MetricVerdict {
+        metric,
+        estimate,
+        lower: estimate - 0.03,
+        upper: estimate + 0.02,
+        e_value: 1.0,
+        samples_canary: samples,
+        samples_control: 2 * samples,
+        standing: Standing::Undecided,
+    };
+    Verdict {
+        outcome,
+        reason,
+        sentence: "tokens are generated 12 % slower per unit of work; if that is meant, raise \
+                   spec.rollout.analysis.tolerance.decodePercent"
+            .to_owned(),
+        metrics: [Metric::Decode, Metric::ErrorRate, Metric::SlotWait].map(metric).to_vec(),
+        is_error_rate_proven: false,
+        budget_used: 0.25,
+        pod_sd: None,
+        pods_needed: Some(7),
+        outliers: Vec::new(),
+    }
+}
+
+/// A canary with half of the traffic, of which `verdict` was found.
+fn judged(verdict: Option<Verdict>) -> Scene {
+    let model = canary_model(50);
+    let canary = revision(&model);
+    let mut scene = both(model, split_status(&canary, 5_000));
+    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict });
+    scene
+}
+
+fn told(plan: &Plan) -> Option<&AnalysisStatus> {
+    plan.status.rollout.as_ref()?.analysis.as_ref()
+}
+
+/// The same scene when `plan` has been carried out.
+fn next(mut scene: Scene, plan: &Plan, verdict: Option<Verdict>) -> Scene {
+    let canary = plan.status.canary_revision.clone().unwrap();
+    scene.model.status = Some(plan.status.clone());
+    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict });
+    scene
+}
+
+fn events(plan: &Plan) -> Vec<(&str, bool)> {
+    let found = plan.notices.iter().filter(|notice| notice.reason == "CanaryVerdictChanged");
+    found.map(|notice| (notice.reason.as_str(), notice.is_warning)).collect()
+}
+
+#[test]
+fn a_verdict_is_told_with_its_figures_and_changes_nothing() {
+    let plan = judged(Some(verdict(Outcome::Rollback, Reason::DecodeSlower, 0.1234, 10))).plan();
+    let found = told(&plan).unwrap();
+    assert_eq!((found.outcome, found.reason.as_str()), (AnalysisOutcome::Rollback, "DecodeSlower"));
+    assert!(found.message.ends_with("raise spec.rollout.analysis.regressionTolerancePercent"), "{found:?}");
+    assert_eq!((found.budget_used_percent, found.pods_needed), (25, Some(7)));
+    assert_eq!(found.since.0, now());
+    let names: Vec<&str> = found.metrics.iter().map(|metric| metric.name.as_str()).collect();
+    assert_eq!(names, ["Decode", "ErrorRate"], "pods do not tell what SlotWait needs");
+    let [decode, errors] = &found.metrics[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (decode.estimate_basis_points, decode.lower_basis_points, decode.upper_basis_points),
+        (Some(1_234), Some(934), Some(1_434))
+    );
+    assert_eq!((decode.samples_canary, decode.samples_stable), (10, 20));
+    assert_eq!(decode.standing, AnalysisStanding::Undecided);
+    assert_eq!((errors.estimate_basis_points, errors.lower_basis_points), (Some(1_234), None));
+    let conclusive = condition(&plan, "AnalysisConclusive");
+    assert_eq!((conclusive.0.as_str(), conclusive.1.as_str()), ("True", "DecodeSlower"));
+    assert!(conclusive.2.contains("mode Observe"), "{}", conclusive.2);
+    assert_eq!(events(&plan), [("CanaryVerdictChanged", true)]);
+    assert_eq!(plan.status.rollout.as_ref().unwrap().weight_basis_points, Some(5_000));
+    assert_eq!(plan.prune, Vec::<String>::new());
+}
+
+#[test]
+fn without_samples_there_are_no_figures() {
+    let plan = judged(Some(verdict(Outcome::Continue, Reason::Watching, 0.0, 0))).plan();
+    let decode = &told(&plan).unwrap().metrics[0];
+    assert_eq!((decode.estimate_basis_points, decode.upper_basis_points), (None, None));
+    assert_eq!(condition(&plan, "AnalysisConclusive").0, "False");
+    assert_eq!(events(&plan), [], "that watching begins is no news");
+}
+
+#[test]
+fn a_status_is_rewritten_for_another_whole_percent_and_not_for_less() {
+    let watching = |estimate, samples| Some(verdict(Outcome::Continue, Reason::Watching, estimate, samples));
+    let scene = judged(watching(0.012, 10));
+    let first = scene.plan();
+    let scene = next(scene, &first, watching(0.013, 15));
+    let second = scene.plan();
+    assert_eq!(told(&second), told(&first));
+    assert_eq!(events(&second), []);
+    let scene = next(scene, &second, watching(0.013, 16));
+    let third = scene.plan();
+    assert_eq!(told(&third).unwrap().metrics[0].samples_canary, 16, "samples in twice the order");
+    let fourth = next(scene, &third, watching(0.018, 16)).plan();
+    assert_eq!(told(&fourth).unwrap().metrics[0].estimate_basis_points, Some(180));
+}
+
+#[test]
+fn the_moment_of_an_outcome_stays_while_its_figures_change() {
+    let mut status = split_status(&revision(&canary_model(50)), 5_000);
+    status["rollout"]["analysis"] = json!({
+        "outcome": "Pass", "reason": "WithinTolerance", "message": "", "since": "2026-11-21T09:00:00Z",
+    });
+    let pass = Some(verdict(Outcome::Pass, Reason::WithinTolerance, 0.0, 10));
+    let plan = judged(pass).after(status.clone()).plan();
+    assert_eq!(told(&plan).unwrap().since.0.to_string(), "2026-11-21T09:00:00Z");
+    assert_eq!(events(&plan), []);
+    let other = Some(verdict(Outcome::Continue, Reason::Watching, 0.0, 10));
+    let plan = judged(other).after(status).plan();
+    assert_eq!(told(&plan).unwrap().since.0, now());
+    assert_eq!(events(&plan), [("CanaryVerdictChanged", false)]);
+}
+
+#[test]
+fn the_last_word_stays_while_a_new_operator_knows_nothing_and_ends_with_the_canary() {
+    let scene = judged(Some(verdict(Outcome::Pass, Reason::WithinTolerance, 0.0, 10)));
+    let first = scene.plan();
+    let scene = next(scene, &first, None);
+    let second = scene.plan();
+    assert_eq!(told(&second), told(&first));
+    assert_eq!(condition(&second, "AnalysisConclusive").0, "Unknown");
+    assert_eq!(events(&second), []);
+    let mut lost = next(judged(None), &first, None);
+    lost.observed.pool = None;
+    assert_eq!(told(&lost.plan()), told(&first), "nothing is known without a pool");
+    // A verdict on an earlier canary is none on this one.
+    let mut other = judged(None);
+    other.observed.trial =
+        Some(Seen { canary: "tiny-other".into(), verdict: verdict(Outcome::Pass, Reason::Watching, 0.0, 1) });
+    assert_eq!(told(&other.plan()), None);
+    let alone = model(json!({"rollout": {"strategy": "Canary"}}));
+    let name = revision(&alone);
+    let plan = crate::scene::scene(alone)
+        .after(stable_status(&name))
+        .deployment(&name, 1, 1)
+        .ready_pod(&name)
+        .plan();
+    assert!(plan.status.conditions.iter().all(|condition| condition.type_ != "AnalysisConclusive"));
+}
+
+#[test]
+fn where_a_model_stands_is_read_from_its_status_and_pods() {
+    let mut scene = judged(None);
+    let canary = revision(&scene.model);
+    for pod in &mut scene.observed.pods {
+        let conditions = pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
+        conditions[1].last_transition_time = serde_json::from_value(json!("2027-01-15T07:59:50Z")).unwrap();
+    }
+    let found = standing(&scene.model, &scene.observed, now(), Millis(50_000)).unwrap();
+    assert_eq!((found.stable, found.canary), (old_revision(), Some(canary.clone())));
+    assert_eq!(found.weight_basis_points, 5_000);
+    let pods: Vec<_> =
+        found.pods.iter().map(|(uid, pod)| (uid.as_str(), pod.revision.clone(), pod.ready_at)).collect();
+    assert_eq!(pods, [("uid-0", old_revision(), Millis(40_000)), ("uid-1", canary, Millis(40_000))]);
+    scene.model.spec.suspend = Some(true);
+    assert_eq!(standing(&scene.model, &scene.observed, now(), Millis(50_000)), None);
+    scene.model.spec.suspend = None;
+    scene.model.spec.rollout = None;
+    assert_eq!(
+        standing(&scene.model, &scene.observed, now(), Millis(50_000)),
+        None,
+        "BlueGreen has no canary"
+    );
+}
+
+#[test]
+fn the_spec_says_by_what_a_canary_is_judged() {
+    let strict = model(json!({"rollout": {"strategy": "Canary", "analysis": {
+        "mode": "Observe", "regressionTolerancePercent": 3, "minCanaryPods": 4, "podVariationPercent": 1,
+    }}}));
+    let found = analysis(&strict.spec);
+    assert_eq!(
+        (found.tolerances.decode, found.tolerances.prefill, found.tolerances.unqueued_ttft),
+        (0.03, 0.03, 0.03)
+    );
+    assert_eq!((found.min_canary_pods, found.pod_sd), (4, 0.01));
+    let default = analysis(&canary_model(50).spec);
+    assert_eq!((default.tolerances.decode, default.min_canary_pods, default.pod_sd), (0.05, 2, 0.02));
+}
