@@ -28,11 +28,15 @@ const YOUNG_BLOCKS: u64 = 4;
 /// A slowdown beyond this is acted upon without waiting for pods to grow old.
 const EARLY: f64 = 0.2;
 /// Level at which "slower than tolerated" is ruled out before a step may pass. It bounds another error than the budget
-/// does: a change exactly at the tolerance, which is where neither answer is wrong, passes in at most one of ten
-/// rollouts; one of +10 % in fewer than one of a thousand at any of these levels. At the budget's 1 % one of fifty
-/// healthy rollouts of 14 pods takes more than a quarter of an hour to pass, and at 5 % one of six with four pods is not
-/// promoted in half an hour.
-const PASS_ALPHA: f64 = 0.1;
+/// does: a change exactly at the tolerance, which is where neither answer is wrong, passes a step in at most one of eight
+/// rollouts, and is promoted in one or two of a thousand; one of +10 % in none of a thousand at any of these levels. At
+/// the budget's 1 % one of fifty healthy rollouts of 14 pods takes more than a quarter of an hour to pass, and at 5 % one
+/// of six with four pods is not promoted in half an hour.
+const PASS_ALPHA: f64 = 0.125;
+/// The share of the tolerance for which the boundary of a pass is tightest. To pass, an estimate must lie *below* the
+/// tolerance by the half width, so that it decides with about twice the information that an estimate beyond the tolerance
+/// needs: with two canary pods it is then 3 % narrower.
+const PASS_EFFECT: f64 = 0.7;
 /// Spread of young pods: fresh ones were seen up to 6 % slow, so their prior is 5 %.
 const EARLY_POD_SD: f64 = 0.05;
 /// With a single canary pod, this share of the way to proof makes it suspect.
@@ -150,8 +154,9 @@ impl WorkGate {
         e_value(self.comparison.lower / factor, self.comparison.variance, self.alpha, self.effect)
     }
 
-    fn verdict(&self, is_failing: bool) -> MetricVerdict {
-        let standing = match (is_failing, self.is_within()) {
+    /// `is_judged`: there are enough canary pods to say that it is not slower.
+    fn verdict(&self, is_failing: bool, is_judged: bool) -> MetricVerdict {
+        let standing = match (is_failing, is_judged && self.is_within()) {
             (true, _) => Standing::Failing,
             (_, true) => Standing::Passing,
             _ => Standing::Undecided,
@@ -246,10 +251,10 @@ impl<'evidence> Case<'evidence> {
         let comparison = compare(&evidence.pods, work, series, blocks_min, prior)?;
         // The early rule, the length gate and the unqueued time stay as they are under every method.
         let is_planned = matches!(metric, Metric::Decode | Metric::Prefill) && series == Series::Settled;
-        let half = |alpha| half_width_by(evidence, &comparison, alpha, effect, is_planned);
+        let half = |alpha, effect| half_width_by(evidence, &comparison, alpha, effect, is_planned);
         let may_decide =
             evidence.analysis.method == Method::WorkNormalised || !is_planned || evidence.is_look;
-        let (half, half_up) = (half(alpha), half(PASS_ALPHA));
+        let (half, half_up) = (half(alpha, effect), half(PASS_ALPHA, PASS_EFFECT * effect));
         Some(WorkGate { metric, reason, comparison, alpha, effect, half, half_up, may_decide })
     }
 
@@ -263,7 +268,7 @@ impl<'evidence> Case<'evidence> {
         if self.has_no_control() {
             return (Outcome::Inconclusive, Reason::NoComparableControl);
         }
-        if self.speed_gates().any(|gate| gate.comparison.canary_pods < self.pods_min() && gate.is_suspect()) {
+        if self.speed_gates().any(|gate| !self.is_judged(gate) && gate.is_suspect()) {
             return (Outcome::Suspect, Reason::ConfirmingPod);
         }
         if self.length.as_ref().is_some_and(has_changed) {
@@ -274,10 +279,8 @@ impl<'evidence> Case<'evidence> {
         {
             return (Outcome::Hold, Reason::UnequalExperience);
         }
-        if [&self.decode, &self.prefill].into_iter().all(|gate| {
-            gate.as_ref()
-                .is_some_and(|gate| gate.comparison.canary_pods >= self.pods_min() && gate.is_within())
-        }) {
+        let is_proven = |gate: &WorkGate| self.is_judged(gate) && gate.is_within();
+        if [&self.decode, &self.prefill].into_iter().all(|gate| gate.as_ref().is_some_and(is_proven)) {
             return (Outcome::Pass, Reason::WithinTolerance);
         }
         (Outcome::Continue, Reason::Watching)
@@ -292,8 +295,9 @@ impl<'evidence> Case<'evidence> {
         slow.or_else(early).or_else(counted)
     }
 
-    fn pods_min(&self) -> usize {
-        self.evidence.analysis.min_canary_pods
+    /// Whether there are enough canary pods for a judgement of the revision and not of a node.
+    fn is_judged(&self, gate: &WorkGate) -> bool {
+        gate.comparison.canary_pods >= self.evidence.analysis.min_canary_pods
     }
 
     fn speed_gates(&self) -> impl Iterator<Item = &WorkGate> {
@@ -302,18 +306,14 @@ impl<'evidence> Case<'evidence> {
 
     /// With enough pods, slower beyond tolerance; with fewer, only what no node explains.
     fn is_failing(&self, gate: &WorkGate) -> bool {
-        if gate.comparison.canary_pods >= self.pods_min() {
-            gate.is_slower()
-        } else {
-            gate.exceeds(self.evidence.analysis.critical)
-        }
+        if self.is_judged(gate) { gate.is_slower() } else { gate.exceeds(self.evidence.analysis.critical) }
     }
 
     fn is_failing_early(&self, gate: &WorkGate) -> bool {
         // A change that is heavier by intent must not meet the early rule either.
         let tolerances = self.evidence.analysis.tolerances;
         let tolerated = if gate.metric == Metric::Decode { tolerances.decode } else { tolerances.prefill };
-        let is_judged = gate.comparison.canary_pods >= self.pods_min();
+        let is_judged = self.is_judged(gate);
         let limit = if is_judged { EARLY } else { self.evidence.analysis.critical };
         let blocks_min = if is_judged { 1 } else { self.evidence.analysis.min_pod_blocks };
         gate.comparison.canary_blocks >= blocks_min && gate.exceeds(limit.max(tolerated))
@@ -375,9 +375,10 @@ impl<'evidence> Case<'evidence> {
     fn metrics(&self) -> Vec<MetricVerdict> {
         let speed = self.speed_gates().map(|gate| {
             let early = self.early.iter().flatten().find(|early| early.metric == gate.metric);
-            gate.verdict(self.is_failing(gate) || early.is_some_and(|early| self.is_failing_early(early)))
+            let is_failing = self.is_failing(gate) || early.is_some_and(|early| self.is_failing_early(early));
+            gate.verdict(is_failing, self.is_judged(gate))
         });
-        let length = self.length.iter().map(|gate| gate.verdict(has_changed(gate)));
+        let length = self.length.iter().map(|gate| gate.verdict(has_changed(gate), self.is_judged(gate)));
         let counts = self.count_gates();
         let counts = counts.iter().map(|counted| counted.verdict(self.is_firing(counted)));
         speed.chain(length).chain(counts).collect()

@@ -27,6 +27,17 @@ pub struct Verdict {
     pub outliers: Vec<String>,
 }
 
+impl Verdict {
+    /// Whether it is proven that the revision is not slower, whatever else there is to say: users of a canary whose pods
+    /// come later than its traffic wait, and the weight is held, though every unit of work takes as long as it should.
+    pub fn is_speed_proven(&self) -> bool {
+        let is_passing = |wanted| {
+            self.metrics.iter().any(|gate| gate.metric == wanted && gate.standing == Standing::Passing)
+        };
+        is_passing(Metric::Decode) && is_passing(Metric::Prefill)
+    }
+}
+
 /// What should follow from a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {

@@ -64,7 +64,7 @@ impl Check<'_> {
         let runs: Vec<_> = pooled.into_iter().flat_map(|row| row.runs).collect();
         let share = Share::of(&runs, |run| run.ours.pass_minutes.is_some_and(|minutes| minutes <= 15.0));
         gates.push(self.at_least(
-            "canary, same revision, pods alike, 10 rps: passes within 15 min",
+            "canary, same revision, pods alike, 10 rps: proven within 15 min",
             share,
             100.0,
         ));

@@ -28,7 +28,8 @@ pub struct Said {
     pub rollback_minutes: Option<f64>,
     /// Canary requests until then.
     pub exposure: u64,
-    /// Minutes until it would have let the step pass.
+    /// Minutes until it was proven that the revision is not slower. Whether its users wait longer, which holds a step, is
+    /// another question: on rails the weight does not wait for the pods.
     pub pass_minutes: Option<f64>,
     /// Minutes until it said pause or hold.
     pub pause_minutes: Option<f64>,
@@ -248,13 +249,15 @@ fn note(said: &mut Said, evidence: &Evidence, minutes: f64, exposure: u64) -> bo
         return false;
     }
     let verdict = judge(evidence);
+    if said.pass_minutes.is_none() && verdict.is_speed_proven() {
+        said.pass_minutes = Some(minutes);
+    }
     match verdict.outcome {
         Outcome::Rollback => {
             said.rollback_minutes = Some(minutes);
             said.exposure = exposure;
             said.reason = Some(verdict.reason);
         }
-        Outcome::Pass if said.pass_minutes.is_none() => said.pass_minutes = Some(minutes),
         Outcome::Pause if said.pause_minutes.is_none() => said.pause_minutes = Some(minutes),
         _ => {}
     }
