@@ -11,6 +11,8 @@ cd "$folder"
 export KUBECONFIG=$INSIDE/pki/admin.kubeconfig PATH=$TOOLS_BIN:$PATH INFERNO_SANDBOX=$id
 # Tests of what happens without an API server.
 export INFERNO_TESTBED_APISERVER=$CLUSTER_DIR/apiserver
+# Tests of what scales by the metrics API.
+export INFERNO_TESTBED_METRICS=$CLUSTER_DIR/metrics
 # `ctr images import` and the like find the cluster's containerd.
 export CONTAINERD_ADDRESS=$INSIDE/containerd.sock CONTAINERD_NAMESPACE=k8s.io
 # Caches of the clients belong to the cluster they describe, and go with it.

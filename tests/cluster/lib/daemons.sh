@@ -86,6 +86,10 @@ start_apiserver() {
     --service-account-key-file="$PKI/accounts.pub" --service-account-signing-key-file="$PKI/accounts.key"
     --kubelet-client-certificate="$PKI/kubelet-client.crt" --kubelet-client-key="$PKI/kubelet-client.key"
     --kubelet-preferred-address-types=InternalIP
+    --requestheader-client-ca-file="$PKI/ca.crt" --requestheader-allowed-names=front-proxy
+    --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group
+    --requestheader-extra-headers-prefix=X-Remote-Extra-
+    --proxy-client-cert-file="$PKI/front-proxy.crt" --proxy-client-key-file="$PKI/front-proxy.key"
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction
     --allow-privileged=true --profiling=false)
   start_daemon apiserver "${command[@]}"
@@ -100,6 +104,7 @@ start_controller_manager() {
   start_daemon controller-manager "$TOOLS_BIN/kube-controller-manager" --kubeconfig="$config" \
     --authentication-kubeconfig="$config" --authorization-kubeconfig="$config" \
     --kube-api-qps=500 --kube-api-burst=1000 --bind-address=127.0.0.1 --leader-elect=false --use-service-account-credentials=true \
+    --horizontal-pod-autoscaler-sync-period=5s \
     --service-account-private-key-file="$PKI/accounts.key" --root-ca-file="$PKI/ca.crt"
 }
 

@@ -11,6 +11,7 @@ make_pki() {
   certificate apiserver /CN=kube-apiserver "extendedKeyUsage = serverAuth" \
     "subjectAltName = DNS:localhost, DNS:kubernetes, DNS:kubernetes.default, DNS:kubernetes.default.svc, DNS:kubernetes.default.svc.cluster.local, IP:127.0.0.1, IP:$API_SERVICE_ADDRESS, IP:$NODE_ADDRESS" &
   client kubelet-client /O=system:masters/CN=apiserver-kubelet-client &
+  client front-proxy /CN=front-proxy &
   client admin /O=system:masters/CN=admin &
   client controller-manager /CN=system:kube-controller-manager &
   client scheduler /CN=system:kube-scheduler &

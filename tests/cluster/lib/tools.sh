@@ -11,6 +11,7 @@ build_tools() {
   build_family etcd 'about 30 s' etcd build_plain go.etcd.io/etcd/server/v3
   build_family coredns 'about 1 min' coredns build_plain .
   build_family helm 'about 2 min' helm build_plain helm.sh/helm/v4/cmd/helm
+  build_family metrics 'about 3 min' metrics-server build_plain sigs.k8s.io/metrics-server/cmd/metrics-server
   build_family kubernetes 'about 7 min' kube-apiserver build_kubernetes
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tests::client::{Answer, Failure, chat, long_chat};
-use tests::kubectl::{command, condition, get, kubectl, patch};
+use tests::kubectl::{apply, command, condition, get, kubectl, patch};
 use tests::release::SYSTEM_NAMESPACE;
+use tests::traffic::Traffic;
 use tokio::task::JoinHandle;
 
 use crate::scene::{READY_LIMIT, Scene, block_on, client, demo_spec};
@@ -188,6 +189,76 @@ fn from_outside_the_scale_subresource_drives_it_within_the_bounds() {
     let scale: Value = serde_json::from_str(&scale.unwrap()).unwrap();
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(1), &json!(1)));
     assert_eq!(scale["status"]["selector"], "inferno.ai/model=driven");
+}
+
+/// A HorizontalPodAutoscaler looks every quarter of a minute at figures that are up to as old, and takes away once what it
+/// saw for so long.
+const DRIVEN_LIMIT: Duration = Duration::from_secs(240);
+
+#[test]
+fn a_horizontal_pod_autoscaler_drives_it_up_and_down() {
+    if let Some(script) = std::env::var_os("INFERNO_TESTBED_METRICS") {
+        command(&script.to_string_lossy(), &[]).unwrap();
+    } else if kubectl(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1"]).is_err() {
+        println!(
+            "left out: this cluster has no metrics API, and nothing is installed in a cluster that is not ours"
+        );
+        return;
+    }
+    let spec = scaled(&json!({"mode": "External", "minReplicas": 1, "maxReplicas": 3}));
+    let scene = Scene::start("steered", &spec);
+    scene.ready();
+    let autoscaler = Autoscaler::of("steered");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let crowd = runtime.block_on(async { Crowd::start("steered") });
+    let up = scene
+        .wait("with two pods", DRIVEN_LIMIT, |object| object["status"]["readyReplicas"].as_i64() > Some(1));
+    println!("busy: {}", autoscaler.told());
+    let (answered, failures) = runtime.block_on(crowd.stop());
+    assert_eq!(condition(&up, "ScalingActive").1, "External");
+    assert!(up["spec"]["replicas"].as_i64() > Some(1), "the autoscaler has written /scale");
+
+    let traffic = Traffic::start(client(), "steered", 1);
+    let down = scene.wait("with one pod again", DRIVEN_LIMIT, |object| object["status"]["replicas"] == 1);
+    println!("idle: {}\n{answered} long answers", autoscaler.told());
+    traffic.stop().assert_all_answered("going down");
+    assert!(failures.is_empty(), "{failures:?}");
+    assert_eq!(down["spec"]["replicas"], 1);
+}
+
+/// A HorizontalPodAutoscaler, until it is dropped: as many pods as use a fifth of a core each. A pod that works without a
+/// pause uses up to one, an idle one next to nothing.
+struct Autoscaler {
+    model: String,
+}
+
+impl Autoscaler {
+    fn of(model: &str) -> Self {
+        let object = json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": model},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "inferno.ai/v1alpha1", "kind": "InferenceModel", "name": model},
+                "minReplicas": 1, "maxReplicas": 3,
+                "metrics": [{"type": "Resource", "resource": {
+                    "name": "cpu", "target": {"type": "AverageValue", "averageValue": "200m"}}}],
+                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+            },
+        });
+        apply(&object.to_string()).unwrap();
+        Self { model: model.to_owned() }
+    }
+
+    /// What it says of itself.
+    fn told(&self) -> Value {
+        let object = get("horizontalpodautoscaler", &self.model).unwrap().unwrap();
+        json!({"desired": object["status"]["desiredReplicas"], "metrics": object["status"]["currentMetrics"]})
+    }
+}
+
+impl Drop for Autoscaler {
+    fn drop(&mut self) {
+        kubectl(&["delete", "horizontalpodautoscaler", &self.model]).unwrap();
+    }
 }
 
 #[test]
