@@ -1,4 +1,5 @@
-use crds::report::{ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, Work};
+use crds::report::{self, ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, Work};
+use judgement::rollout::Part;
 use proptest::prelude::*;
 
 use super::*;
@@ -191,6 +192,29 @@ fn a_pod_that_begins_anew_counts_from_one() {
     pods.hear(&pod_report("p", "tiny-a", 102_000, 5, 20_000), START + 5_500);
     pods.hear(&pod_report("p", "tiny-a", 2_000, 3, 20_000), START + 6_000);
     assert_eq!(rows(&mut pods), expected(2, 1));
+}
+
+#[test]
+fn a_request_is_two_rows_each_taken_once_and_what_is_not_told_is_not_zero() {
+    let mut report = pod_report("p", "tiny-a", 1_000, 2, 20_000);
+    let recent = &mut report.load.as_mut().unwrap().work.recent;
+    recent[0] = RequestWork { part: report::Part::Prompt, ..recent[0] };
+    recent[1] = RequestWork {
+        part: report::Part::Answer,
+        inter_token_micros: Some(21_000),
+        in_flight_before: Some(3),
+        was_cancelled: true,
+        ..recent[1]
+    };
+    let mut pods = Pods::default();
+    pods.hear(&report, START);
+    pods.hear(&Report { uptime_ms: 3_000, ..report }, START + 2_000);
+    let taken = pods.take(|_| true);
+    let [prompt, answer] = taken[0].1.rows[..] else { panic!("{taken:?}") };
+    assert_eq!((prompt.part, answer.part), (Part::Prompt, Part::Answer));
+    assert_eq!((prompt.in_flight_before, prompt.inter_token_micros), (u16::MAX, None), "not told");
+    assert_eq!((answer.in_flight_before, answer.inter_token_micros), (3, Some(21_000)));
+    assert!(answer.was_cancelled && !prompt.was_cancelled);
 }
 
 #[test]
