@@ -6,6 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 mod rows;
+mod shadow;
+
+pub use shadow::ShadowCounts;
 
 /// Path of the operator's intake, below the address in `--report-url`.
 pub const REPORT_PATH: &str = "/v1/reports";
@@ -123,6 +126,9 @@ pub struct ArmCounts {
     pub new_conversations_total: u64,
     /// Those of them that failed by the revision's fault: a status from 500, or a stream that broke.
     pub failures_total: u64,
+    /// What came of copies that it got of other revisions' requests, if any were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowCounts>,
 }
 
 /// Where a pod stands on its way to serving.

@@ -175,11 +175,12 @@ pub(super) struct Gateways {
 
 impl Gateways {
     /// Takes in what a gateway says of the model. What it counted before its first report here is not known to be of now.
-    pub(super) fn hear(&mut self, report: &GatewayReport, model: &GatewayModel, now: Millis) {
+    /// Returns whether the report is of now.
+    pub(super) fn hear(&mut self, report: &GatewayReport, model: &GatewayModel, now: Millis) -> bool {
         self.by_uid.retain(|_, gateway| now.since(gateway.last) <= GONE_MS);
         let before = self.by_uid.get(&report.pod_uid);
         if before.is_none() && self.by_uid.len() >= GATEWAYS_MAX {
-            return;
+            return false;
         }
         let arms = model.arms.iter().take(ARMS_MAX);
         let counted: BTreeMap<String, u64> =
@@ -187,7 +188,7 @@ impl Gateways {
         if let Some(before) = before {
             let process = process(report.uptime_ms, before.uptime_ms, before.last, now);
             if process == Process::Former {
-                return;
+                return false;
             }
             for (revision, count) in &counted {
                 let known =
@@ -200,6 +201,7 @@ impl Gateways {
         }
         let gateway = Gateway { last: now, uptime_ms: report.uptime_ms, counted };
         self.by_uid.insert(report.pod_uid.clone(), gateway);
+        true
     }
 
     /// New conversations by revision since the last time.

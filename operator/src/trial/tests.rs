@@ -1,4 +1,6 @@
-use crds::report::{self, ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, Work};
+use crds::report::{
+    self, ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, ShadowCounts, Work,
+};
 use judgement::rollout::Part;
 use proptest::prelude::*;
 
@@ -257,6 +259,27 @@ fn conversations_of_a_moment_in_which_the_weight_changed_do_not_count() {
     assert_eq!(count(0, 10), 0);
     assert_eq!(count(4_000, 20), 0, "not settled");
     assert_eq!(count(5_000, 27), 7);
+}
+
+#[test]
+fn copies_of_a_canary_are_added_up_over_gateways_until_there_is_another() {
+    let trials = Trials::default();
+    trials.look(key(), standing(0), START);
+    let hear = |uid: &str, uptime_ms: u64, compared_total: u64, after: u64| {
+        let mut report = gateway_report(uid, uptime_ms, 0, 0);
+        report.models[0].arms[1].shadow = Some(ShadowCounts { compared_total, ..ShadowCounts::default() });
+        trials.hear_gateway(&report, START + after);
+        trials.shadow(&key()).map_or(0, |seen| seen.counts.compared_total)
+    };
+    assert_eq!(trials.shadow(&key()), None);
+    assert_eq!(hear("g1", 100_000, 7, 0), 7, "all that it has counted is this canary's");
+    assert_eq!(hear("g2", 100_000, 3, 0), 10);
+    assert_eq!(hear("g1", 102_000, 9, 2_000), 12);
+    assert_eq!(hear("g1", 101_000, 8, 2_100), 12, "late");
+    assert_eq!(hear("g1", 1_000, 1, 5_000), 13, "a new process");
+    let other = Standing { canary: Some("tiny-c".into()), ..standing(0) };
+    trials.look(key(), other, START + 6_000);
+    assert_eq!(trials.shadow(&key()), None);
 }
 
 #[test]
