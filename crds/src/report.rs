@@ -6,16 +6,19 @@
 use serde::{Deserialize, Serialize};
 
 mod rows;
+mod shadow;
+
+pub use shadow::ShadowCounts;
 
 /// Path of the operator's intake, below the address in `--report-url`.
 pub const REPORT_PATH: &str = "/v1/reports";
 
-/// The longest report that the operator takes, in bytes. A busy pod's has some 5 KiB; the largest possible one (256
-/// batch sizes, [`RECENT_MAX`] requests, every number as long as it can be) fits too.
-pub const REPORT_BYTES_MAX: usize = 64 * 1024;
+/// The longest report that the operator takes, in bytes. A busy pod's has some 8 KiB; the largest possible one (256
+/// batch sizes, [`RECENT_MAX`] rows, every number as long as it can be) fits too.
+pub const REPORT_BYTES_MAX: usize = 128 * 1024;
 
-/// Rows in [`Work::recent`] at most: 25 requests per second, several times what one pod of eight slots ends.
-pub const RECENT_MAX: usize = 256;
+/// Rows in [`Work::recent`] at most: two each of 25 requests per second, several times what one pod of eight slots ends.
+pub const RECENT_MAX: usize = 512;
 
 /// One report of one pod; sent when the phase changes and every two seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,6 +126,9 @@ pub struct ArmCounts {
     pub new_conversations_total: u64,
     /// Those of them that failed by the revision's fault: a status from 500, or a stream that broke.
     pub failures_total: u64,
+    /// What came of copies that it got of other revisions' requests, if any were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowCounts>,
 }
 
 /// Where a pod stands on its way to serving.
@@ -264,20 +270,36 @@ pub struct Work {
     pub decoded_tokens: u64,
     /// What of `prefill_us` was in calls in which other requests were decoding, in microseconds.
     pub overlap_micros: u64,
-    /// The requests that ended within the last 10 s, oldest first, at most [`RECENT_MAX`]. Each is in several reports.
+    /// What happened to requests within the last 10 s, oldest first, at most [`RECENT_MAX`] rows. Each is in several
+    /// reports.
     /// On the wire one list per field, because as many names as numbers would be most of the report.
     #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<RequestWork>,
 }
 
-/// One generation that came to its end or failed; a request with several choices has a row for each. Those whose
-/// client left have none.
+/// Which part of a generation a row tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// All of it, at its end: it never had a first token, or the pod is of a version that tells ends only.
+    #[default]
+    Whole,
+    /// Its prompt, with its first token: a slow prompt is known before its answer, which may take a minute.
+    Prompt,
+    /// The rest, at its end. The figures of the prompt are repeated.
+    Answer,
+}
+
+/// One generation that has its first token, came to its end, failed or was given up; a request with several choices
+/// has rows for each. `None`: the pod is of a version that does not tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of one request, as measured")]
 pub struct RequestWork {
-    /// 1, 2, 3… in the order of ends within one process: a receiver drops what it has seen.
+    /// 1, 2, 3… in the order of rows within one process: a receiver drops what it has seen.
     pub ordinal: u64,
-    /// Tokens of the prompt that no cache held. Of a failed request this and all measures of its work are zero.
+    /// What the row tells.
+    pub part: Part,
+    /// Tokens of the prompt that no cache held. Of a request without a first token this and all measures of its work
+    /// are zero.
     pub uncached_tokens: u32,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
@@ -285,13 +307,17 @@ pub struct RequestWork {
     pub prefill_micros: u64,
     /// The share of that time during which other requests were decoding in the same calls, in thousandths.
     pub overlap_permille: u16,
-    /// From its arrival to its first token in microseconds; 0 if it failed before.
+    /// From its arrival to its first token in microseconds; 0 without one.
     pub ttft_micros: u64,
+    /// Mean time between its tokens in microseconds; 0 as long as there is at most one.
+    pub inter_token_micros: Option<u64>,
     /// Tokens that it got, the model's end included.
     pub output_tokens: u32,
     /// Calls of the engine after the one that gave its first token, up to the one that gave its last. One less than
     /// `output_tokens` if it was left out of none.
     pub decode_steps: u32,
+    /// Generations in the queue or in a slot of the pod when it came, itself not counted.
+    pub in_flight_before: Option<u16>,
     /// It found a free slot and no prompt before its own.
     pub is_unqueued: bool,
     /// It waited for a slot.
@@ -306,6 +332,8 @@ pub struct RequestWork {
     pub attempt: u8,
     /// It ended with an error of ours.
     pub has_failed: bool,
+    /// Nobody wanted its end: the client left, or did not read, or had set a deadline that came first.
+    pub was_cancelled: bool,
 }
 
 /// Decode calls of one batch size.

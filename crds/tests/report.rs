@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use crds::report::{
-    DecodeWork, LATENCY_BOUNDS_MS, Load, OpenedModel, Phase, RECENT_MAX, REPORT_BYTES_MAX, Report,
+    DecodeWork, LATENCY_BOUNDS_MS, Load, OpenedModel, Part, Phase, RECENT_MAX, REPORT_BYTES_MAX, Report,
     RequestWork, Work,
 };
 use serde_json::json;
@@ -39,19 +39,31 @@ fn busy() -> Load {
     let day = |number: u64| number * 24 * 3_600;
     let row = |number: u64| RequestWork {
         ordinal: day(4) + number,
+        part: Part::Answer,
         uncached_tokens: 80 + u32::try_from(number).unwrap(),
         prompt_tokens: 1_500 + 31 * u32::try_from(number).unwrap(),
         prefill_micros: 190_000 + 1_731 * number,
         overlap_permille: if number.is_multiple_of(4) { 0 } else { 870 },
         ttft_micros: 240_000 + 2_917 * number,
+        inter_token_micros: Some(21_000 + 97 * number),
         output_tokens: 180 + u32::try_from(number).unwrap(),
         decode_steps: 179 + u32::try_from(number).unwrap(),
+        in_flight_before: Some(u16::try_from(number % 9).unwrap()),
         is_unqueued: number.is_multiple_of(3),
         has_waited: number.is_multiple_of(5),
         is_reuse_eligible: number.is_multiple_of(2),
         is_reuse_hit: number.is_multiple_of(2),
         attempt: if number.is_multiple_of(20) { 2 } else { 1 },
         has_failed: false,
+        was_cancelled: number.is_multiple_of(13),
+    };
+    let prompt = |row: RequestWork| RequestWork {
+        part: Part::Prompt,
+        inter_token_micros: Some(0),
+        output_tokens: 0,
+        decode_steps: 0,
+        was_cancelled: false,
+        ..row
     };
     let cell = |batch: u32| DecodeWork { batch, calls: day(3), micros: day(90_000), kv_tokens: day(30_000) };
     Load {
@@ -79,7 +91,7 @@ fn busy() -> Load {
             decode_steps: day(800),
             decoded_tokens: day(800),
             overlap_micros: day(700_000),
-            recent: (1..=40).map(row).collect(),
+            recent: (1..=40).flat_map(|number| [prompt(row(number)), row(number + 1)]).collect(),
             ..Work::default()
         },
         ..Load::default()
@@ -90,19 +102,23 @@ fn busy() -> Load {
 fn heaviest() -> Load {
     let row = RequestWork {
         ordinal: u64::MAX,
+        part: Part::Answer,
         uncached_tokens: u32::MAX,
         prompt_tokens: u32::MAX,
         prefill_micros: u64::MAX,
         overlap_permille: 1_000,
         ttft_micros: u64::MAX,
+        inter_token_micros: Some(u64::MAX - 1),
         output_tokens: u32::MAX,
         decode_steps: u32::MAX,
+        in_flight_before: Some(u16::MAX),
         is_unqueued: true,
         has_waited: true,
         is_reuse_eligible: true,
         is_reuse_hit: true,
         attempt: u8::MAX,
         has_failed: true,
+        was_cancelled: true,
     };
     let cell = DecodeWork { batch: 256, calls: u64::MAX, micros: u64::MAX, kv_tokens: u64::MAX };
     let most = u64::MAX;
@@ -147,7 +163,7 @@ fn heaviest() -> Load {
 #[test]
 fn a_busy_pods_report_is_small() {
     let text = serde_json::to_string(&report("a-model-of-the-house-7d9c5b6f4-x2x9k", busy())).unwrap();
-    assert!(text.len() < 8 * 1_024, "{} bytes: {text}", text.len());
+    assert!(text.len() < 12 * 1_024, "{} bytes: {text}", text.len());
 }
 
 #[test]
@@ -185,4 +201,21 @@ fn a_column_of_a_later_version_is_ignored_and_a_missing_one_is_the_default() {
     let rows = serde_json::from_value::<Work>(value).unwrap().recent;
     let facts: Vec<_> = rows.iter().map(|row| (row.ordinal, row.output_tokens, row.attempt)).collect();
     assert_eq!(facts, [(7, 5, 1), (8, 0, 1)]);
+}
+
+#[test]
+fn what_an_older_pod_does_not_tell_is_not_known_rather_than_zero() {
+    let older = json!({"ordinal": [7], "ttftMicros": [5]});
+    let mut value = serde_json::to_value(Work::default()).unwrap();
+    value["recent"] = older.clone();
+    let work = serde_json::from_value::<Work>(value).unwrap();
+    let [row] = work.recent[..] else { panic!("{work:?}") };
+    assert_eq!((row.part, row.in_flight_before, row.inter_token_micros), (Part::Whole, None, None));
+    assert_eq!(serde_json::to_value(work).unwrap()["recent"], older);
+    let now = RequestWork { in_flight_before: Some(0), inter_token_micros: Some(0), ..row };
+    let value = serde_json::to_value(Work { recent: vec![now], ..Work::default() }).unwrap();
+    assert_eq!(
+        (&value["recent"]["inFlightBefore"], &value["recent"]["interTokenMicros"]),
+        (&json!([0]), &json!([0]))
+    );
 }

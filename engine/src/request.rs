@@ -97,10 +97,8 @@ pub struct Sampling {
 pub enum Event {
     /// The prompt has been processed and decoding begins.
     Started {
-        /// Prompt tokens whose state came from the cache.
-        cached_tokens: u32,
-        /// Time spent on the prompt, in microseconds.
-        prefill_us: u64,
+        /// What the prompt cost; nothing is said of an answer yet.
+        usage: Usage,
     },
     /// More text. Whole UTF-8 scalars only; may stand for several tokens, or for none of its own.
     Delta {

@@ -188,8 +188,7 @@ impl Sequence {
         self.chosen_tokens += 1;
         if self.first_token.is_none() {
             self.first_token = Some(self.last_token);
-            let cached_tokens = self.cached_tokens();
-            events.push(Event::Started { cached_tokens, prefill_us: self.prefill_us });
+            events.push(Event::Started { usage: self.usage() });
         }
         if vocabulary.is_end(choice.token) && !self.generation.ignore_end {
             self.finish(FinishReason::Stop, String::new(), &mut events);
@@ -372,22 +371,22 @@ mod tests {
         sequence.begin(beginning);
         sequence.advance(1, &call(1, 1, 0));
         sequence.advance(5, &call(2, 5, 3));
-        sequence.choose(&[1.0; 27], &Alphabet, 100).unwrap();
+        let events = sequence.choose(&[1.0; 27], &Alphabet, 100).unwrap();
+        let prompt = Usage {
+            prompt_tokens: 10,
+            cached_tokens: 4,
+            prefill_us: 10,
+            overlap_us: 5,
+            is_unqueued: true,
+            reuse: Reuse::Hit,
+            ..Usage::default()
+        };
+        assert_eq!(events.first(), Some(&Event::Started { usage: prompt }), "known with the first token");
         // Calls 3 to 5 were made without it.
         sequence.advance(1, &call(6, 0, 1));
         let events = sequence.choose(&[1.0; 27], &Alphabet, 180).unwrap();
-        let expected = Usage {
-            prompt_tokens: 10,
-            cached_tokens: 4,
-            completion_tokens: 2,
-            prefill_us: 10,
-            overlap_us: 5,
-            decode_us: 80,
-            decoded_tokens: 1,
-            decode_steps: 4,
-            is_unqueued: true,
-            reuse: Reuse::Hit,
-        };
+        let expected =
+            Usage { completion_tokens: 2, decode_us: 80, decoded_tokens: 1, decode_steps: 4, ..prompt };
         assert_eq!(events.last(), Some(&Event::Finished { reason: FinishReason::Length, usage: expected }));
     }
 

@@ -152,6 +152,23 @@ async fn the_facts_are_those_of_the_model() {
 }
 
 #[tokio::test]
+async fn the_larger_demo_model_says_the_same_with_more_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let larger = folder.path().join("larger.gguf");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/model/larger_model.py");
+    assert!(Command::new("python3").arg(script).arg("--out").arg(&larger).status().unwrap().success());
+    let mut answers = Vec::new();
+    for (model, layers) in [(model(), 4), (larger, 12)] {
+        let engine = started(EngineConfig { model, ..config() }).await;
+        let EngineState::Ready(facts) = engine.state().borrow().clone() else { panic!("it is ready") };
+        assert_eq!(facts.layers, layers);
+        let prompt = tokens(&engine, "<|im_start|>user\nTell me about Cinderby.<|im_end|>\n").await;
+        answers.push(say(&engine, generation(&prompt, 100)).await.tokens());
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[tokio::test]
 async fn text_becomes_tokens_and_text_again() {
     let engine = started(config()).await;
     let text = "Where is the café? 🌍 <|im_end|>";

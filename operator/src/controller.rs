@@ -254,6 +254,7 @@ async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Durat
         observe::observe(&context.sources, model, &shared.installation, Timestamp::now()).await?;
     observed.scaling = look(model, &observed, shared, Timestamp::now());
     observed.trial = look_at_canary(model, &observed, shared, Timestamp::now());
+    observed.shadow = shared.trials.shadow(&(model.namespace().unwrap_or_default(), model.name_any()));
     let mut plan = plan::plan(model, &observed, &shared.installation, Timestamp::now());
     if let Some(problem) = apply::apply(&shared.client, model, &plan).await? {
         plan = plan::refused(model, &observed, &problem, Timestamp::now());

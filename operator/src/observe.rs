@@ -82,6 +82,7 @@ pub async fn observe(
         is_probing: sources.prober.is_on(),
         scaling: None,
         trial: None,
+        shadow: None,
     })
 }
 

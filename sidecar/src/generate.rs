@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
 use crate::queue::{Admission, Expired, Id, Queue, Queued, Tier};
-use crate::work::Course;
+use crate::work::Stay;
 
 /// Steps that may wait for the client's socket before the generation does; the engine's own stream buffer comes after.
 const STEPS_BUFFERED: usize = 64;
@@ -107,8 +107,10 @@ pub fn begin(source: &Source, choices: Vec<Wanted>, arrived: Instant, restart: R
     let mut tasks = JoinSet::new();
     for (index, Wanted { generation, queued, attempt }) in choices.into_iter().enumerate() {
         let steps = Steps { index, sender: sender.clone() };
+        let prompt_tokens = u32::try_from(generation.prompt.len()).unwrap_or(u32::MAX);
+        let stay = source.metrics.work.enter(attempt, prompt_tokens, queued_at);
         let choice = Choice { source: source.clone(), generation, arrived, restart, steps };
-        tasks.spawn(choice.run(queued, queued_at, attempt));
+        tasks.spawn(choice.run(queued, stay));
     }
     Answering { steps, queue: source.queue.clone(), first, _choices: tasks }
 }
@@ -156,14 +158,14 @@ enum End {
 // === impl Choice ===
 
 impl Choice {
-    async fn run(self, mut queued: Queued, mut queued_at: Instant, mut attempt: u8) {
+    async fn run(self, mut queued: Queued, mut stay: Stay) {
         let mut has_restarted = false;
         let last = loop {
             let admission = match queued.admitted().await {
                 Ok(admission) => admission,
                 Err(expired) => break Err(Interrupted::Expired(expired)),
             };
-            let slot_wait = queued_at.elapsed();
+            stay.has_slot(Instant::now());
             let running = match self.source.engine.generate(self.generation.clone()).await {
                 Ok(running) => running,
                 // It went away after this request was chosen: no attempt was made, so none is counted.
@@ -172,18 +174,13 @@ impl Choice {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Err(error) => break Err(interruption(error)),
+                Err(error) => {
+                    stay.has_failed(Instant::now());
+                    break Err(interruption(error));
+                }
             };
             self.steps.say(Ok(Step::Admitted { tier: admission.tier, waited: admission.waited })).await;
-            let course = Course {
-                attempt,
-                has_restarted,
-                prompt_tokens: u32::try_from(self.generation.prompt.len()).unwrap_or(u32::MAX),
-                slot_wait,
-                first_token: None,
-                output_tokens: 0,
-            };
-            let mut service = Service::new(&self.source, admission, course);
+            let mut service = Service::new(&self.source, admission, &mut stay);
             match self.listen(running, &mut service).await {
                 End::Over(last) => break last,
                 End::Lost { was_silent } => {
@@ -192,17 +189,19 @@ impl Choice {
                         break Err(Interrupted::EngineLost);
                     }
                     has_restarted = true;
-                    attempt = attempt.saturating_add(1);
                     self.source.metrics.requeued.inc();
                     self.steps.say(Ok(Step::Restarted)).await;
                     let Some(admission) = service.admission.take() else {
                         break Err(Interrupted::EngineLost);
                     };
+                    drop(service);
                     queued = self.source.queue.resubmit(admission);
-                    queued_at = Instant::now();
+                    stay.begins_anew(Instant::now());
                 }
             }
         };
+        // The slot is free; who comes now does not find this one, however long its client takes to read.
+        drop(stay);
         self.steps.say(last).await;
     }
 
@@ -210,16 +209,15 @@ impl Choice {
         let mut last_text_at: Option<Instant> = None;
         loop {
             match running.next().await {
-                Some(Ok(Event::Started { cached_tokens, .. })) => {
-                    service.cached_tokens = cached_tokens.into();
-                    service.course.first_token = Some(self.arrived.elapsed());
-                    self.source.metrics.work.has_begun(service.course.attempt);
+                Some(Ok(Event::Started { usage })) => {
+                    service.cached_tokens = usage.cached_tokens.into();
+                    service.stay.has_begun(&usage, self.arrived.elapsed(), Instant::now());
                 }
                 Some(Ok(Event::Delta { text, tokens })) => {
                     let now = Instant::now();
                     self.measure(last_text_at.replace(now), now, tokens.len());
-                    let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-                    service.course.output_tokens = service.course.output_tokens.saturating_add(count);
+                    service.output_tokens += tokens.len() as u64;
+                    service.stay.has_said(tokens.len(), now);
                     self.steps.say(Ok(Step::Text { text, tokens })).await;
                 }
                 Some(Ok(Event::Finished { reason: FinishReason::Cancelled, .. })) => {
@@ -228,19 +226,19 @@ impl Choice {
                     )));
                 }
                 Some(Ok(Event::Finished { reason, usage })) => {
-                    service.course.output_tokens = usage.completion_tokens;
+                    service.output_tokens = usage.completion_tokens.into();
                     service.cached_tokens = usage.cached_tokens.into();
-                    self.source.metrics.work.has_finished(&service.course, &usage, Instant::now());
+                    service.stay.has_finished(&usage, Instant::now());
                     return End::Over(Ok(Step::Finished { reason, usage }));
                 }
                 Some(Err(EngineError::Lost | EngineError::NotReady)) | None => {
-                    self.source.metrics.work.has_failed(&service.course, Instant::now());
+                    service.stay.has_failed(Instant::now());
                     return End::Lost { was_silent: last_text_at.is_none() };
                 }
                 Some(Err(error)) => {
                     // The request itself was checked before it was queued, so a refusal is the engine's failure too.
                     if matches!(error, EngineError::Rejected(_)) {
-                        self.source.metrics.work.has_failed(&service.course, Instant::now());
+                        service.stay.has_failed(Instant::now());
                     }
                     return End::Over(Err(interruption(error)));
                 }
@@ -271,22 +269,22 @@ fn interruption(error: EngineError) -> Interrupted {
 struct Service<'a> {
     source: &'a Source,
     admission: Option<Admission>,
-    course: Course,
+    stay: &'a mut Stay,
+    output_tokens: u64,
     cached_tokens: u64,
 }
 
 impl<'a> Service<'a> {
-    fn new(source: &'a Source, admission: Admission, course: Course) -> Self {
+    fn new(source: &'a Source, admission: Admission, stay: &'a mut Stay) -> Self {
         source.metrics.queue_wait.observe(admission.waited.as_secs_f64());
-        Self { source, admission: Some(admission), course, cached_tokens: 0 }
+        Self { source, admission: Some(admission), stay, output_tokens: 0, cached_tokens: 0 }
     }
 }
 
 impl Drop for Service<'_> {
     fn drop(&mut self) {
         if let Some(admission) = &self.admission {
-            let output_tokens = self.course.output_tokens.into();
-            self.source.queue.settle(admission, output_tokens, self.cached_tokens);
+            self.source.queue.settle(admission, self.output_tokens, self.cached_tokens);
         }
     }
 }

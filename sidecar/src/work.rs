@@ -1,11 +1,14 @@
-//! What generations cost, for the load report: sums that only grow, and beside them a row for each generation that
-//! ended a moment ago, so that whoever compares revisions sees requests and not only their mean. Knows no engine.
+//! What generations cost, for the load report: sums that only grow, and beside them rows of the generations that began
+//! to answer or ended a moment ago, so that whoever compares revisions sees requests and not only their mean. A
+//! generation has a row when its first token comes, since its answer may take a minute more, and one at its end. Knows
+//! no engine.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crds::report::{RECENT_MAX, RequestWork};
+use crds::report::{Part, RECENT_MAX, RequestWork};
 use engine::{Reuse, Usage};
 use prometheus::IntCounter;
 
@@ -43,24 +46,25 @@ pub struct Ledger {
     pub first_attempts: IntCounter,
     /// First attempts that failed.
     pub first_attempt_errors: IntCounter,
+    /// Those that are in the queue or in a slot now.
+    in_flight: AtomicU32,
     recent: Mutex<Recent>,
 }
 
-/// What was measured of one run of a generation on this side of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Course {
-    /// 1 is the first.
-    pub attempt: u8,
+/// A generation on its way through the pod, from its place in the queue to its end. If it is dropped before it told its
+/// end, nobody wanted that any more.
+pub struct Stay {
+    ledger: Arc<Ledger>,
+    /// What is known so far.
+    row: RequestWork,
+    queued_at: Instant,
     /// The engine was lost under an earlier run, so the time to the first token holds that too.
-    pub has_restarted: bool,
-    /// Tokens of the prompt.
-    pub prompt_tokens: u32,
-    /// From its place in the queue to its slot.
-    pub slot_wait: Duration,
-    /// From arrival to the first token, once there is one.
-    pub first_token: Option<Duration>,
-    /// Tokens so far.
-    pub output_tokens: u32,
+    has_restarted: bool,
+    has_slot: bool,
+    /// When its first and its latest token came.
+    tokens_at: Option<(Instant, Instant)>,
+    /// Its row of its end is written.
+    is_told: bool,
 }
 
 // === impl Ledger ===
@@ -97,20 +101,39 @@ impl Ledger {
                 "first_attempt_errors",
                 "Choices that failed at their first attempt, also when they were begun anew.",
             )?,
+            in_flight: AtomicU32::new(0),
             recent: Mutex::default(),
         })
     }
 
-    /// A generation gave its first token.
-    pub fn has_begun(&self, attempt: u8) {
+    /// A generation is in the queue from now on; `attempt` 1 is the client's first.
+    pub fn enter(self: &Arc<Self>, attempt: u8, prompt_tokens: u32, now: Instant) -> Stay {
+        let in_flight_before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let row = RequestWork {
+            prompt_tokens,
+            inter_token_micros: Some(0),
+            in_flight_before: Some(u16::try_from(in_flight_before).unwrap_or(u16::MAX)),
+            attempt,
+            ..RequestWork::default()
+        };
+        Stay {
+            ledger: self.clone(),
+            row,
+            queued_at: now,
+            has_restarted: false,
+            has_slot: false,
+            tokens_at: None,
+            is_told: false,
+        }
+    }
+
+    fn count_attempt(&self, attempt: u8) {
         if attempt == 1 {
             self.first_attempts.inc();
         }
     }
 
-    /// A generation came to its end.
-    pub fn has_finished(&self, course: &Course, usage: &Usage, now: Instant) {
-        let row = finished(course, usage);
+    fn count_finished(&self, row: &RequestWork, usage: &Usage) {
         self.finished.inc();
         self.prompt_tokens.inc_by(row.prompt_tokens.into());
         self.uncached_tokens.inc_by(row.uncached_tokens.into());
@@ -121,21 +144,9 @@ impl Ledger {
         self.reuse_hits.inc_by(row.is_reuse_hit.into());
         self.decode_steps.inc_by(row.decode_steps.into());
         self.decoded_tokens.inc_by(usage.decoded_tokens.into());
-        self.recent().push(row, now);
     }
 
-    /// A generation failed, and not by its client's fault.
-    pub fn has_failed(&self, course: &Course, now: Instant) {
-        if course.first_token.is_none() {
-            self.has_begun(course.attempt);
-        }
-        if course.attempt == 1 {
-            self.first_attempt_errors.inc();
-        }
-        self.recent().push(failed(course), now);
-    }
-
-    /// The rows of what ended within the last seconds, oldest first.
+    /// The rows of the last seconds, oldest first.
     pub fn rows(&self, now: Instant) -> Vec<RequestWork> {
         self.recent().rows(now)
     }
@@ -146,36 +157,114 @@ impl Ledger {
     }
 }
 
-fn finished(course: &Course, usage: &Usage) -> RequestWork {
-    let overlap_permille = (usage.overlap_us * 1_000).checked_div(usage.prefill_us).unwrap_or(0).min(1_000);
-    RequestWork {
-        uncached_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
-        prefill_micros: usage.prefill_us,
-        overlap_permille: u16::try_from(overlap_permille).unwrap_or(u16::MAX),
-        output_tokens: usage.decoded_tokens.saturating_add(1),
-        decode_steps: usage.decode_steps,
-        is_unqueued: usage.is_unqueued && course.slot_wait < WAITED_MIN && !course.has_restarted,
-        is_reuse_eligible: usage.reuse != Reuse::NotDue,
-        is_reuse_hit: usage.reuse == Reuse::Hit,
-        has_failed: false,
-        ..failed(course)
+// === impl Stay ===
+
+impl Stay {
+    /// It has a slot.
+    pub fn has_slot(&mut self, now: Instant) {
+        self.has_slot = true;
+        self.row.has_waited = now.saturating_duration_since(self.queued_at) >= WAITED_MIN;
+    }
+
+    /// It gave its first token, so long after its request arrived; `usage` says what the prompt cost.
+    pub fn has_begun(&mut self, usage: &Usage, ttft: Duration, now: Instant) {
+        self.ledger.count_attempt(self.row.attempt);
+        self.tokens_at = Some((now, now));
+        let went_straight_through = !self.row.has_waited && !self.has_restarted;
+        let overlap = (usage.overlap_us * 1_000).checked_div(usage.prefill_us).unwrap_or(0).min(1_000);
+        self.row = RequestWork {
+            part: Part::Answer,
+            uncached_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
+            prefill_micros: usage.prefill_us,
+            overlap_permille: u16::try_from(overlap).unwrap_or(u16::MAX),
+            ttft_micros: micros(ttft),
+            is_unqueued: usage.is_unqueued && went_straight_through,
+            is_reuse_eligible: usage.reuse != Reuse::NotDue,
+            is_reuse_hit: usage.reuse == Reuse::Hit,
+            ..self.row
+        };
+        self.push(RequestWork { part: Part::Prompt, ..self.row }, now);
+    }
+
+    /// It said so many tokens.
+    pub fn has_said(&mut self, tokens: usize, now: Instant) {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        self.row.output_tokens = self.row.output_tokens.saturating_add(tokens);
+        if let Some((_, latest)) = &mut self.tokens_at {
+            *latest = now;
+        }
+    }
+
+    /// It came to its end.
+    pub fn has_finished(&mut self, usage: &Usage, now: Instant) {
+        // By the engine's clock: a client that reads slowly does not make the model slow.
+        let between = usage.decode_us.checked_div(usage.decoded_tokens.into()).unwrap_or(0);
+        self.row.inter_token_micros = Some(between);
+        self.row.decode_steps = usage.decode_steps;
+        self.row.output_tokens = usage.decoded_tokens.saturating_add(1);
+        self.ledger.count_finished(&self.row, usage);
+        self.end(self.row, now);
+    }
+
+    /// It failed, and not by its client's fault.
+    pub fn has_failed(&mut self, now: Instant) {
+        if self.tokens_at.is_none() {
+            self.ledger.count_attempt(self.row.attempt);
+        }
+        if self.row.attempt == 1 {
+            self.ledger.first_attempt_errors.inc();
+        }
+        self.end(RequestWork { has_failed: true, ..self.row }, now);
+    }
+
+    /// It is in the queue again after a failure; an attempt of its own, that began with the request.
+    pub fn begins_anew(&mut self, now: Instant) {
+        let RequestWork { attempt, prompt_tokens, in_flight_before, .. } = self.row;
+        self.row = RequestWork {
+            attempt: attempt.saturating_add(1),
+            prompt_tokens,
+            in_flight_before,
+            inter_token_micros: Some(0),
+            ..RequestWork::default()
+        };
+        (self.queued_at, self.tokens_at) = (now, None);
+        (self.has_restarted, self.has_slot, self.is_told) = (true, false, false);
+    }
+
+    fn end(&mut self, row: RequestWork, now: Instant) {
+        self.is_told = true;
+        self.push(row, now);
+    }
+
+    fn push(&self, row: RequestWork, now: Instant) {
+        self.ledger.recent().push(row, now);
     }
 }
 
-fn failed(course: &Course) -> RequestWork {
-    let ttft = course.first_token.unwrap_or_default();
-    RequestWork {
-        prompt_tokens: course.prompt_tokens,
-        ttft_micros: u64::try_from(ttft.as_micros()).unwrap_or(u64::MAX),
-        output_tokens: course.output_tokens,
-        has_waited: course.slot_wait >= WAITED_MIN,
-        attempt: course.attempt,
-        has_failed: true,
-        ..RequestWork::default()
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.ledger.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.is_told {
+            return;
+        }
+        let now = Instant::now();
+        if !self.has_slot {
+            self.has_slot(now);
+        }
+        let spoke =
+            self.tokens_at.map_or(Duration::ZERO, |(first, latest)| latest.saturating_duration_since(first));
+        let between = micros(spoke).checked_div(self.row.output_tokens.saturating_sub(1).into());
+        let row =
+            RequestWork { inter_token_micros: Some(between.unwrap_or(0)), was_cancelled: true, ..self.row };
+        self.push(row, now);
     }
 }
 
-/// The latest rows, with when each ended.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The latest rows, with when each was written.
 #[derive(Debug, Default)]
 struct Recent {
     rows: VecDeque<(Instant, RequestWork)>,
@@ -203,109 +292,177 @@ mod tests {
     use crate::metrics::Metrics;
     use proptest::prelude::*;
 
-    const COURSE: Course = Course {
-        attempt: 1,
-        has_restarted: false,
-        prompt_tokens: 100,
-        slot_wait: Duration::ZERO,
-        first_token: Some(Duration::from_millis(40)),
-        output_tokens: 7,
-    };
+    const TTFT: Duration = Duration::from_millis(40);
 
-    fn usage() -> Usage {
-        Usage {
+    /// What the engine says with the first token, and at the end.
+    fn usages() -> (Usage, Usage) {
+        let prompt = Usage {
             prompt_tokens: 100,
             cached_tokens: 60,
             prefill_us: 8_000,
             overlap_us: 2_000,
-            decoded_tokens: 9,
-            decode_steps: 12,
             is_unqueued: true,
             reuse: Reuse::Hit,
             ..Usage::default()
-        }
+        };
+        (prompt, Usage { decoded_tokens: 9, decode_steps: 12, decode_us: 90_000, ..prompt })
+    }
+
+    fn ledger() -> Arc<Ledger> {
+        Metrics::new("tiny").unwrap().work
+    }
+
+    /// A generation whose slot came after so long.
+    fn admitted(ledger: &Arc<Ledger>, attempt: u8, slot_wait: Duration, now: Instant) -> Stay {
+        let mut stay = ledger.enter(attempt, 100, now);
+        stay.has_slot(now + slot_wait);
+        stay
     }
 
     #[test]
-    fn a_row_and_the_sums_say_what_one_generation_cost() {
-        let metrics = Metrics::new("tiny").unwrap();
-        let now = Instant::now();
-        metrics.work.has_begun(1);
-        metrics.work.has_finished(&COURSE, &usage(), now);
-        let expected = RequestWork {
+    fn the_rows_and_the_sums_say_what_one_generation_cost() {
+        let (ledger, now) = (ledger(), Instant::now());
+        let (prompt, whole) = usages();
+        let mut stay = admitted(&ledger, 1, Duration::ZERO, now);
+        stay.has_begun(&prompt, TTFT, now);
+        let of_prompt = RequestWork {
             ordinal: 1,
+            part: Part::Prompt,
             uncached_tokens: 40,
             prompt_tokens: 100,
             prefill_micros: 8_000,
             overlap_permille: 250,
             ttft_micros: 40_000,
-            output_tokens: 10,
-            decode_steps: 12,
+            inter_token_micros: Some(0),
+            in_flight_before: Some(0),
             is_unqueued: true,
             is_reuse_eligible: true,
             is_reuse_hit: true,
             attempt: 1,
             ..RequestWork::default()
         };
-        assert_eq!(metrics.work.rows(now), [expected]);
-        let work = &metrics.work;
+        assert_eq!(ledger.rows(now), [of_prompt]);
+        stay.has_said(3, now);
+        stay.has_finished(&whole, now);
+        drop(stay);
+        let of_answer = RequestWork {
+            ordinal: 2,
+            part: Part::Answer,
+            inter_token_micros: Some(10_000),
+            output_tokens: 10,
+            decode_steps: 12,
+            ..of_prompt
+        };
+        assert_eq!(ledger.rows(now), [of_prompt, of_answer], "the end is told once");
         let sums = [
-            &work.overlap_us,
-            &work.decode_steps,
-            &work.decoded_tokens,
-            &work.reuse_eligible,
-            &work.reuse_hits,
+            &ledger.overlap_us,
+            &ledger.decode_steps,
+            &ledger.decoded_tokens,
+            &ledger.reuse_eligible,
+            &ledger.reuse_hits,
         ];
         assert_eq!(sums.map(IntCounter::get), [2_000, 12, 9, 1, 1]);
-        let attempts = [&work.first_attempts, &work.first_attempt_errors, &work.waited];
+        let attempts = [&ledger.first_attempts, &ledger.first_attempt_errors, &ledger.waited];
         assert_eq!(attempts.map(IntCounter::get), [1, 0, 0]);
     }
 
     #[test]
     fn who_waited_or_was_begun_anew_did_not_go_straight_through() {
-        let check = |course: &Course| finished(course, &usage()).is_unqueued;
-        assert!(check(&COURSE));
-        assert!(!check(&Course { slot_wait: WAITED_MIN, ..COURSE }));
-        assert!(!check(&Course { has_restarted: true, ..COURSE }));
+        let is_unqueued = |slot_wait, has_restarted| {
+            let (ledger, now) = (ledger(), Instant::now());
+            let mut stay = admitted(&ledger, 1, slot_wait, now);
+            if has_restarted {
+                stay.has_failed(now);
+                stay.begins_anew(now);
+                stay.has_slot(now);
+            }
+            stay.has_begun(&usages().0, TTFT, now);
+            let row = ledger.rows(now).pop().unwrap();
+            (row.is_unqueued, row.has_waited)
+        };
+        assert_eq!(is_unqueued(Duration::ZERO, false), (true, false));
+        assert_eq!(is_unqueued(WAITED_MIN, false), (false, true));
+        assert_eq!(is_unqueued(Duration::ZERO, true), (false, false));
+    }
+
+    #[test]
+    fn who_comes_finds_those_in_flight_who_have_not_left() {
+        let (ledger, now) = (ledger(), Instant::now());
+        let found = |stay: &Stay| stay.row.in_flight_before;
+        let (first, second) = (ledger.enter(1, 5, now), admitted(&ledger, 1, Duration::ZERO, now));
+        assert_eq!((found(&first), found(&second)), (Some(0), Some(1)));
+        drop(first);
+        let mut third = ledger.enter(1, 5, now);
+        assert_eq!(found(&third), Some(1));
+        third.has_failed(now);
+        third.begins_anew(now);
+        assert_eq!(found(&third), Some(1), "as it found the pod when it came");
+        drop((second, third));
+        assert_eq!(found(&ledger.enter(1, 5, now)), Some(0));
+    }
+
+    #[test]
+    fn who_left_is_told_with_what_was_known_of_it() {
+        let (ledger, now) = (ledger(), Instant::now());
+        drop(ledger.enter(1, 7, now - WAITED_MIN));
+        let mut stay = admitted(&ledger, 1, Duration::ZERO, now);
+        stay.has_begun(&usages().0, TTFT, now);
+        stay.has_said(1, now + Duration::from_millis(10));
+        stay.has_said(2, now + Duration::from_millis(50));
+        drop(stay);
+        let rows = ledger.rows(now);
+        let [waiting, _, speaking] = rows.as_slice() else { panic!("{rows:?}") };
+        assert!(waiting.was_cancelled && waiting.has_waited && !waiting.has_failed, "{waiting:?}");
+        assert_eq!((waiting.part, waiting.prompt_tokens, waiting.ttft_micros), (Part::Whole, 7, 0));
+        assert!(speaking.was_cancelled && !speaking.has_waited, "{speaking:?}");
+        assert_eq!((speaking.part, speaking.ttft_micros), (Part::Answer, 40_000));
+        assert_eq!((speaking.output_tokens, speaking.inter_token_micros), (3, Some(25_000)));
+        assert_eq!(ledger.first_attempts.get(), 1, "one had a first token");
     }
 
     #[test]
     fn each_first_attempt_is_counted_once_whether_it_fails_before_or_after_its_first_token() {
-        let work = Metrics::new("tiny").unwrap().work;
-        let now = Instant::now();
-        work.has_begun(1);
-        work.has_failed(&COURSE, now);
-        work.has_failed(&Course { first_token: None, output_tokens: 0, ..COURSE }, now);
-        work.has_failed(&Course { attempt: 2, ..COURSE }, now);
+        let (ledger, now) = (ledger(), Instant::now());
+        let mut late = admitted(&ledger, 1, Duration::ZERO, now);
+        late.has_begun(&usages().0, TTFT, now);
+        late.has_said(7, now);
+        late.has_failed(now);
+        admitted(&ledger, 1, Duration::ZERO, now).has_failed(now);
+        admitted(&ledger, 2, Duration::ZERO, now).has_failed(now);
         assert_eq!(
-            (work.first_attempts.get(), work.first_attempt_errors.get(), work.finished.get()),
+            (ledger.first_attempts.get(), ledger.first_attempt_errors.get(), ledger.finished.get()),
             (2, 2, 0)
         );
-        let rows = work.rows(now);
-        assert!(rows.iter().all(|row| row.has_failed && row.prefill_micros == 0));
+        let rows = ledger.rows(now);
         let facts: Vec<_> =
-            rows.iter().map(|row| (row.attempt, row.output_tokens, row.ttft_micros)).collect();
-        assert_eq!(facts, [(1, 7, 40_000), (1, 0, 0), (2, 7, 40_000)]);
+            rows.iter().map(|row| (row.part, row.attempt, row.output_tokens, row.has_failed)).collect();
+        let expected = [
+            (Part::Prompt, 1, 0, false),
+            (Part::Answer, 1, 7, true),
+            (Part::Whole, 1, 0, true),
+            (Part::Whole, 2, 0, true),
+        ];
+        assert_eq!(facts, expected);
     }
 
     proptest! {
         #[test]
         fn rows_are_the_newest_of_the_last_seconds_numbered_without_a_gap(
-            pauses_ms in proptest::collection::vec(0u64..200, 1..700),
+            pauses_ms in proptest::collection::vec(0u64..200, 1..1_200),
             later_ms in 0u64..12_000,
         ) {
             let mut recent = Recent::default();
             let mut now = Instant::now();
-            let mut ends = Vec::new();
+            let mut written = Vec::new();
             for pause_ms in pauses_ms {
-                now += Duration::from_millis(pause_ms);
-                recent.push(failed(&COURSE), now);
-                ends.push(now);
+                now += Duration::from_millis(pause_ms / 8);
+                recent.push(RequestWork::default(), now);
+                written.push(now);
             }
             let now = now + Duration::from_millis(later_ms);
-            let kept = ends.iter().filter(|end| now - **end < RECENT).count().min(RECENT_MAX);
+            let kept = written.iter().filter(|at| now - **at < RECENT).count().min(RECENT_MAX);
             let ordinals: Vec<_> = recent.rows(now).iter().map(|row| row.ordinal).collect();
-            let last = ends.len() as u64;
+            let last = written.len() as u64;
             prop_assert_eq!(ordinals, (last + 1 - kept as u64..=last).collect::<Vec<_>>());
             prop_assert!(recent.rows.len() <= RECENT_MAX);
         }

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod client;
 pub mod kubectl;
+pub mod models;
 pub mod pods;
 pub mod release;
 pub mod simulator;

@@ -21,7 +21,7 @@ pub use rollout::{
 pub use status::{
     AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, ColdStart,
     InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
-    RolloutStatus, ScalingDecision, ScalingFigures, StartSeconds, Summary,
+    RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.

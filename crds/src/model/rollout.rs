@@ -80,7 +80,8 @@ pub struct TrafficPolicy {
     /// Whether a request may name its revision in the header x-inferno-revision. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_override: Option<bool>,
-    /// Share of the stable revision's requests of which the canary gets a copy; the answers are thrown away. Default: 0.
+    /// Share of the stable revision's requests of which the canary gets a copy; its answers are compared with those to
+    /// clients (status.rollout.shadow) and thrown away. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub mirror_percent: Option<i32>,

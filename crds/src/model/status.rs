@@ -146,6 +146,39 @@ pub struct RolloutStatus {
     /// Whether the canary is well, since it gets traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisStatus>,
+    /// What came of the copies that the canary got (spec.rollout.traffic.mirrorPercent), beside the answers to clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowStatus>,
+}
+
+/// Copies of requests that the canary answered, compared with the answers that clients got. Rewritten when a tenth more
+/// has been compared.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowStatus {
+    /// Copies of which both answers have come or failed to.
+    pub compared: i64,
+    /// Those of them that the canary gave no whole answer to.
+    pub canary_errors: i64,
+    /// Those of them whose client got none.
+    pub stable_errors: i64,
+    /// Those of them with both answers; all that follows is of these.
+    pub answered: i64,
+    /// The same text twice.
+    pub same_text: i64,
+    /// Requests that should get the same text each time: with temperature 0 or with a seed.
+    pub deterministic: i64,
+    /// Those of them that did.
+    pub deterministic_same_text: i64,
+    /// How much longer the canary's answers are, in hundredths of a percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_basis_points: Option<i64>,
+    /// How much later the first text of its streams comes, in hundredths of a percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_text_basis_points: Option<i64>,
+    /// How much longer its answers take, in hundredths of a percent. Its pods may have more or less to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_basis_points: Option<i64>,
 }
 
 /// Whether the canary is well. Rewritten when the outcome, a gate or a figure in whole percent changes, or samples have
@@ -192,8 +225,8 @@ pub enum AnalysisOutcome {
 }
 
 /// Canary against stable in one respect. Estimate and bounds are in hundredths of a percent: of `Decode`, `Prefill`,
-/// `UnqueuedTtft` and `OutputLength` the relative change (150 is 1.5% slower or longer), of `ErrorRate`, `EngineTail` and
-/// `CacheReuse` the difference of shares (150 is 1.5 points more).
+/// `UnqueuedTtft` and `OutputLength` the relative change (150 is 1.5% slower or longer), of `ErrorRate`, `EngineTail`,
+/// `CacheReuse` and `SlotWait` the difference of shares (150 is 1.5 points more).
 #[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AnalysisMetric {
@@ -208,7 +241,7 @@ pub struct AnalysisMetric {
     /// It is at most this, as sure as a pass must be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper_basis_points: Option<i64>,
-    /// Half minutes of canary pods, or requests of `ErrorRate`, `EngineTail` and `CacheReuse`.
+    /// Half minutes of canary pods, or requests of `ErrorRate`, `EngineTail`, `CacheReuse` and `SlotWait`.
     pub samples_canary: i64,
     /// The same of stable pods.
     pub samples_stable: i64,

@@ -80,7 +80,7 @@ impl Fleet {
                 prefill_micros: micros as u64,
                 overlap_permille: overlap as u16,
                 ttft_micros: micros as u64 + 30_000,
-                inter_token_micros: 25_000,
+                inter_token_micros: Some(25_000),
                 output_tokens: 100,
                 decode_steps: 100,
                 is_unqueued: true,

@@ -62,6 +62,8 @@ pub struct Observed {
     pub scaling: Option<Seen>,
     /// The last verdict on the canary, if there is one.
     pub trial: Option<trial::tell::Seen>,
+    /// What came of copies that the canary got, if there were any.
+    pub shadow: Option<trial::shadow::Seen>,
 }
 
 /// The way a token was asked for.
@@ -272,6 +274,7 @@ fn roll(
         has_gateway: has_gateway(pool),
         seen,
         trial: observed.trial.as_ref(),
+        shadow: observed.shadow.as_ref(),
     };
     situation.gateway_proof = proof(observed, situation.spokesman(), Route::Gateway);
     let status = status::rolling(model, &situation, now);

@@ -81,6 +81,8 @@ pub struct Situation<'seen> {
     pub seen: Option<&'seen Seen>,
     /// The last verdict on the canary, if there is one.
     pub trial: Option<&'seen trial::tell::Seen>,
+    /// What came of copies that the canary got, if there were any.
+    pub shadow: Option<&'seen trial::shadow::Seen>,
 }
 
 impl Situation<'_> {
@@ -160,6 +162,7 @@ pub fn held(
             ready_at: None,
             weight_basis_points: weight,
             analysis: before.rollout.as_ref().and_then(|rollout| rollout.analysis.clone()),
+            shadow: before.rollout.as_ref().and_then(|rollout| rollout.shadow.clone()),
         }),
         summary: Some(Summary {
             model: objects::served_name(model),
@@ -209,6 +212,11 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
             ready_at: start::expected_at(situation.readings, situation.cold_start.as_ref(), now).map(Time),
             weight_basis_points: canary_revision.as_ref().map(|_| weight),
             analysis: trial::tell::status(model, canary_revision.as_deref(), situation.trial, now),
+            shadow: trial::shadow::status(
+                model.status.as_ref(),
+                canary_revision.as_deref(),
+                situation.shadow,
+            ),
         }),
         canary_revision,
         autoscaling: tell::status(model, situation.asked, situation.seen, now),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::report::{GatewayModel, GatewayReport, Report, RequestWork};
+use crds::report::{self, GatewayModel, GatewayReport, Report, RequestWork};
 use judgement::autoscale::Millis;
 use judgement::rollout::{CountTotals, DecodeTotal, FinishedRequest, Part};
 
@@ -19,7 +19,7 @@ const GATEWAYS_MAX: usize = 64;
 const ARMS_MAX: usize = 16;
 /// Batch sizes that an engine can have.
 const BATCHES_MAX: usize = 256;
-/// Rows kept of one pod between observations: 200 per second. Later ones are dropped.
+/// Rows kept of one pod between observations: 200 per second, two for each request. Later ones are dropped.
 const ROWS_MAX: usize = 2_048;
 
 /// One pod.
@@ -127,28 +127,31 @@ fn process(uptime_ms: u64, before_ms: u64, last: Millis, now: Millis) -> Process
     }
 }
 
-fn decoded(work: &crds::report::DecodeWork) -> DecodeTotal {
+fn decoded(work: &report::DecodeWork) -> DecodeTotal {
     DecodeTotal { batch: work.batch, calls: work.calls, micros: work.micros, kv_tokens: work.kv_tokens }
 }
 
 fn finished(row: &RequestWork) -> FinishedRequest {
     FinishedRequest {
-        part: Part::Whole,
+        part: match row.part {
+            report::Part::Whole => Part::Whole,
+            report::Part::Prompt => Part::Prompt,
+            report::Part::Answer => Part::Answer,
+        },
         uncached_tokens: row.uncached_tokens,
         prompt_tokens: row.prompt_tokens,
         prefill_micros: row.prefill_micros,
         overlap_permille: row.overlap_permille,
         ttft_micros: row.ttft_micros,
-        // Pods do not tell it; no gate that is on needs it.
-        inter_token_micros: 0,
+        inter_token_micros: row.inter_token_micros,
         output_tokens: row.output_tokens,
         decode_steps: row.decode_steps,
-        // Pods do not tell it. As if all slots had been in use: then no wait for one is held against a revision.
-        in_flight_before: u16::MAX,
+        // Not known: as if all slots had been in use. Then no wait for one is held against a revision.
+        in_flight_before: row.in_flight_before.unwrap_or(u16::MAX),
         is_unqueued: row.is_unqueued,
         has_waited: row.has_waited,
         has_failed: row.has_failed,
-        was_cancelled: false,
+        was_cancelled: row.was_cancelled,
     }
 }
 
@@ -172,11 +175,12 @@ pub(super) struct Gateways {
 
 impl Gateways {
     /// Takes in what a gateway says of the model. What it counted before its first report here is not known to be of now.
-    pub(super) fn hear(&mut self, report: &GatewayReport, model: &GatewayModel, now: Millis) {
+    /// Returns whether the report is of now.
+    pub(super) fn hear(&mut self, report: &GatewayReport, model: &GatewayModel, now: Millis) -> bool {
         self.by_uid.retain(|_, gateway| now.since(gateway.last) <= GONE_MS);
         let before = self.by_uid.get(&report.pod_uid);
         if before.is_none() && self.by_uid.len() >= GATEWAYS_MAX {
-            return;
+            return false;
         }
         let arms = model.arms.iter().take(ARMS_MAX);
         let counted: BTreeMap<String, u64> =
@@ -184,7 +188,7 @@ impl Gateways {
         if let Some(before) = before {
             let process = process(report.uptime_ms, before.uptime_ms, before.last, now);
             if process == Process::Former {
-                return;
+                return false;
             }
             for (revision, count) in &counted {
                 let known =
@@ -197,6 +201,7 @@ impl Gateways {
         }
         let gateway = Gateway { last: now, uptime_ms: report.uptime_ms, counted };
         self.by_uid.insert(report.pod_uid.clone(), gateway);
+        true
     }
 
     /// New conversations by revision since the last time.

@@ -4,10 +4,11 @@
 //! asked about are not kept. A new leader begins anew; until it has a verdict the last one stays in the status.
 //!
 //! In reading order: `heard` (from reports to what is new in them), `course` (the evidence of one canary), `tell` (the
-//! verdict for people), and here where a model stands, its state, and the handle on all of them.
+//! verdict for people), `shadow` (copies of requests), and here where a model stands, its state, and the handle on all of them.
 
 mod course;
 mod heard;
+pub mod shadow;
 pub mod tell;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crds::model::{AnalysisPolicy, InferenceModel, InferenceModelSpec, RolloutStrategy};
-use crds::report::{GatewayReport, Report};
+use crds::report::{GatewayModel, GatewayReport, Report};
 use judgement::autoscale::Millis;
 use judgement::rollout::{
     Analysis, Arm, ArmCounts, Objectives, Observation, Outcome, PodReport, Tolerances, Verdict,
@@ -32,6 +33,7 @@ use crate::pod;
 use crate::rollout;
 use course::{Course, Subject};
 use heard::{Gateways, Pods};
+use shadow::Shadows;
 use tell::Seen;
 
 /// Pace of observations: the judgement was proven with one about as fast.
@@ -148,6 +150,7 @@ struct Trial {
     weighed: Millis,
     pods: Pods,
     gateways: Gateways,
+    shadows: Shadows,
     observed: Option<Millis>,
     course: Option<Course>,
     verdict: Option<Verdict>,
@@ -161,9 +164,20 @@ impl Trial {
             weighed: now,
             pods: Pods::default(),
             gateways: Gateways::default(),
+            shadows: Shadows::default(),
             observed: None,
             course: None,
             verdict: None,
+        }
+    }
+
+    fn hear_gateway(&mut self, report: &GatewayReport, model: &GatewayModel, now: Millis) {
+        let of_canary = |arm: &&crds::report::ArmCounts| Some(&arm.revision) == self.standing.canary.as_ref();
+        let counts = model.arms.iter().find(of_canary).and_then(|arm| arm.shadow);
+        if self.gateways.hear(report, model, now)
+            && let Some(counts) = counts
+        {
+            self.shadows.hear(&report.pod_uid, counts);
         }
     }
 
@@ -267,7 +281,7 @@ impl Trials {
             for of_model in &report.models {
                 let key = (report.namespace.clone(), of_model.model.clone());
                 if let Some(trial) = models.get_mut(&key) {
-                    trial.gateways.hear(report, of_model, now);
+                    trial.hear_gateway(report, of_model, now);
                 }
             }
         });
@@ -280,6 +294,7 @@ impl Trials {
             let is_other =
                 (&trial.standing.stable, &trial.standing.canary) != (&standing.stable, &standing.canary);
             if is_other {
+                trial.shadows = Shadows::default();
                 trial.verdict = None;
             }
             if trial.standing.weight_basis_points != standing.weight_basis_points || is_other {
@@ -288,6 +303,14 @@ impl Trials {
             (trial.told, trial.standing) = (now, standing);
             let verdict = trial.verdict.clone()?;
             Some(Seen { canary: trial.standing.canary.clone()?, verdict })
+        })
+    }
+
+    /// What came of the copies that the canary of a model got, as far as gateways have told.
+    pub fn shadow(&self, key: &ModelKey) -> Option<shadow::Seen> {
+        self.with(|models| {
+            let trial = models.get(key)?;
+            Some(shadow::Seen { canary: trial.standing.canary.clone()?, counts: trial.shadows.sum()? })
         })
     }
 

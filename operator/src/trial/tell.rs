@@ -68,10 +68,9 @@ fn analysis(verdict: &Verdict, outcome: AnalysisOutcome, since: Time) -> Analysi
     }
 }
 
-/// Whether pods tell what the gate needs. They do not say how many requests were running when one came, and nobody has
-/// declared objectives.
+/// Whether the gate means something to whoever reads the status: nobody has declared objectives.
 fn is_told(metric: Metric) -> bool {
-    !matches!(metric, Metric::SlotWait | Metric::SloMiss | Metric::TrafficSplit)
+    !matches!(metric, Metric::SloMiss | Metric::TrafficSplit)
 }
 
 fn metric(found: &MetricVerdict) -> AnalysisMetric {

@@ -1,4 +1,7 @@
-use crds::report::{ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, Work};
+use crds::report::{
+    self, ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, ShadowCounts, Work,
+};
+use judgement::rollout::Part;
 use proptest::prelude::*;
 
 use super::*;
@@ -194,6 +197,29 @@ fn a_pod_that_begins_anew_counts_from_one() {
 }
 
 #[test]
+fn a_request_is_two_rows_each_taken_once_and_what_is_not_told_is_not_zero() {
+    let mut report = pod_report("p", "tiny-a", 1_000, 2, 20_000);
+    let recent = &mut report.load.as_mut().unwrap().work.recent;
+    recent[0] = RequestWork { part: report::Part::Prompt, ..recent[0] };
+    recent[1] = RequestWork {
+        part: report::Part::Answer,
+        inter_token_micros: Some(21_000),
+        in_flight_before: Some(3),
+        was_cancelled: true,
+        ..recent[1]
+    };
+    let mut pods = Pods::default();
+    pods.hear(&report, START);
+    pods.hear(&Report { uptime_ms: 3_000, ..report }, START + 2_000);
+    let taken = pods.take(|_| true);
+    let [prompt, answer] = taken[0].1.rows[..] else { panic!("{taken:?}") };
+    assert_eq!((prompt.part, answer.part), (Part::Prompt, Part::Answer));
+    assert_eq!((prompt.in_flight_before, prompt.inter_token_micros), (u16::MAX, None), "not told");
+    assert_eq!((answer.in_flight_before, answer.inter_token_micros), (3, Some(21_000)));
+    assert!(answer.was_cancelled && !prompt.was_cancelled);
+}
+
+#[test]
 fn pods_come_and_go_and_memory_is_bounded() {
     let mut pods = Pods::default();
     for number in 0..2_000_u64 {
@@ -233,6 +259,27 @@ fn conversations_of_a_moment_in_which_the_weight_changed_do_not_count() {
     assert_eq!(count(0, 10), 0);
     assert_eq!(count(4_000, 20), 0, "not settled");
     assert_eq!(count(5_000, 27), 7);
+}
+
+#[test]
+fn copies_of_a_canary_are_added_up_over_gateways_until_there_is_another() {
+    let trials = Trials::default();
+    trials.look(key(), standing(0), START);
+    let hear = |uid: &str, uptime_ms: u64, compared_total: u64, after: u64| {
+        let mut report = gateway_report(uid, uptime_ms, 0, 0);
+        report.models[0].arms[1].shadow = Some(ShadowCounts { compared_total, ..ShadowCounts::default() });
+        trials.hear_gateway(&report, START + after);
+        trials.shadow(&key()).map_or(0, |seen| seen.counts.compared_total)
+    };
+    assert_eq!(trials.shadow(&key()), None);
+    assert_eq!(hear("g1", 100_000, 7, 0), 7, "all that it has counted is this canary's");
+    assert_eq!(hear("g2", 100_000, 3, 0), 10);
+    assert_eq!(hear("g1", 102_000, 9, 2_000), 12);
+    assert_eq!(hear("g1", 101_000, 8, 2_100), 12, "late");
+    assert_eq!(hear("g1", 1_000, 1, 5_000), 13, "a new process");
+    let other = Standing { canary: Some("tiny-c".into()), ..standing(0) };
+    trials.look(key(), other, START + 6_000);
+    assert_eq!(trials.shadow(&key()), None);
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn verdict(outcome: Outcome, reason: Reason, estimate: f64, samples: u64) -> Ver
         sentence: "tokens are generated 12 % slower per unit of work; if that is meant, raise \
                    spec.rollout.analysis.tolerance.decodePercent"
             .to_owned(),
-        metrics: [Metric::Decode, Metric::ErrorRate, Metric::SlotWait].map(metric).to_vec(),
+        metrics: [Metric::Decode, Metric::ErrorRate, Metric::SloMiss].map(metric).to_vec(),
         is_error_rate_proven: false,
         budget_used: 0.25,
         pod_sd: None,
@@ -72,7 +72,7 @@ fn a_verdict_is_told_with_its_figures_and_changes_nothing() {
     assert_eq!((found.budget_used_percent, found.pods_needed), (25, Some(7)));
     assert_eq!(found.since.0, now());
     let names: Vec<&str> = found.metrics.iter().map(|metric| metric.name.as_str()).collect();
-    assert_eq!(names, ["Decode", "ErrorRate"], "pods do not tell what SlotWait needs");
+    assert_eq!(names, ["Decode", "ErrorRate"], "nobody has declared objectives");
     let [decode, errors] = &found.metrics[..] else { panic!("{found:?}") };
     assert_eq!(
         (decode.estimate_basis_points, decode.lower_basis_points, decode.upper_basis_points),

@@ -11,6 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::app::{App, Arm};
 use super::endpoints::Lease;
+use super::shadow::Ear;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub struct Account {
     arrived: Instant,
     model: String,
     served: Option<Served>,
+    ear: Option<Box<Ear>>,
     status: StatusCode,
     end: End,
     _in_flight: TaskTrackerToken,
@@ -49,6 +51,7 @@ impl Account {
             arrived: Instant::now(),
             model: String::new(),
             served: None,
+            ear: None,
             status: StatusCode::OK,
             end: End::Left,
             _in_flight: app.lifecycle.enter(),
@@ -73,6 +76,18 @@ impl Account {
         self.status = status;
     }
 
+    /// What the client gets is to be compared.
+    pub fn is_heard_by(&mut self, ear: Option<Box<Ear>>) {
+        self.ear = ear.or(self.ear.take());
+    }
+
+    /// The client gets this.
+    pub fn passes(&mut self, data: &[u8]) {
+        if let Some(ear) = &mut self.ear {
+            ear.hear(data);
+        }
+    }
+
     /// Content has come from the pod. Cheap after the first time.
     pub fn has_content(&mut self) {
         let Some(served) = self.served.as_mut().filter(|served| !served.has_begun) else { return };
@@ -94,6 +109,9 @@ impl Account {
             return;
         }
         self.end = End::Answered(self.status);
+        if let Some(ear) = self.ear.take() {
+            ear.end(Some(self.status));
+        }
         if let Some(served) = &mut self.served {
             if self.status.is_server_error() {
                 served.arm.failures.fetch_add(1, Ordering::Relaxed);
@@ -105,6 +123,9 @@ impl Account {
     /// The pod's answer broke off.
     pub fn broke(&mut self) {
         self.end = End::Broken;
+        if let Some(ear) = self.ear.take() {
+            ear.end(None);
+        }
         if let Some(served) = &mut self.served {
             served.arm.failures.fetch_add(1, Ordering::Relaxed);
             served.lease.failed(Instant::now());

@@ -1,10 +1,11 @@
 //! What all requests share: the board (a view with its endpoints' state), the hold room, figures and the stage.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crds::report::ShadowCounts;
 use tokio::sync::{Semaphore, watch};
 
 use super::ask::Ask;
@@ -66,6 +67,8 @@ pub struct Arm {
     pub new_conversations: AtomicU64,
     /// Those of them that failed by its fault.
     pub failures: AtomicU64,
+    /// What came of copies that it got.
+    pub(super) shadow: Mutex<ShadowCounts>,
 }
 
 /// The handlers' state.
@@ -81,7 +84,7 @@ pub struct App {
     /// Room for copies of requests.
     pub shadows: Arc<Semaphore>,
     boards: watch::Sender<Arc<Board>>,
-    outage: std::sync::Mutex<Option<Outage>>,
+    outage: Mutex<Option<Outage>>,
 }
 
 /// Since when the view's source has been away.
@@ -190,6 +193,7 @@ impl Arm {
             requests: AtomicU64::new(0),
             new_conversations: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            shadow: Mutex::default(),
         }
     }
 
@@ -214,7 +218,7 @@ impl App {
             bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             shadows: Arc::new(Semaphore::new(SHADOWS_MAX)),
             boards: watch::Sender::new(Arc::default()),
-            outage: std::sync::Mutex::new(None),
+            outage: Mutex::new(None),
         })
     }
 

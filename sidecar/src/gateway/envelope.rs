@@ -87,6 +87,11 @@ impl Envelope {
         copy
     }
 
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Bytes of the body.
     pub fn bytes(&self) -> usize {
         self.body.len()

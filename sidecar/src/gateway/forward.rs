@@ -17,7 +17,7 @@ use super::hold::{HoldRefusal, Ticket, Turn};
 use super::outlook::{Unavailable, admit, outlook};
 use super::pods::{Lost, Pods};
 use super::route::{Routed, route};
-use super::shadow;
+use super::shadow::{self, Ear};
 use super::trouble::{Failure, Opened, Trouble, judge};
 use super::view::KillSwitch;
 use crate::http::ApiError;
@@ -46,6 +46,8 @@ pub struct Exchange {
     counted: Option<Arc<Arm>>,
     /// Whether it waits now; made when somebody wants to know.
     held: Option<watch::Sender<bool>>,
+    /// Listens to what the client gets, if there is a copy of the request.
+    pub ear: Option<Box<Ear>>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -101,6 +103,7 @@ impl Exchange {
             may_repeat: false,
             counted: None,
             held: None,
+            ear: None,
             _room: room,
         }
     }
@@ -157,6 +160,9 @@ impl Exchange {
 
     fn fail(&mut self, trouble: Trouble) -> Failure {
         let failure = trouble.into_failure();
+        if let Some(ear) = self.ear.take() {
+            ear.end(None);
+        }
         if self.place.ticket.is_some() {
             self.place.outcome = Some("failed");
         }
@@ -321,7 +327,8 @@ impl Exchange {
                 self.app.metrics.added_latency.observe(self.began.elapsed().as_secs_f64());
             }
             if let Some(mirror) = mirror {
-                shadow::copy(&self.app, &self.pods, (&self.model, mirror), &self.ask, &self.envelope);
+                self.ear =
+                    shadow::copy(&self.app, &self.pods, (&self.model, mirror), &self.ask, &self.envelope);
             }
         }
         let address = lease.address();

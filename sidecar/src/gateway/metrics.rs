@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crds::report::ShadowCounts;
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use super::app::Board;
@@ -33,6 +34,9 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     /// Copies of requests, by model and what became of them.
     pub mirrored: IntCounterVec,
+    shadow_compared: IntCounterVec,
+    shadow_characters: IntCounterVec,
+    shadow_seconds: CounterVec,
     /// Seconds in the gateway before a request left.
     pub added_latency: Histogram,
     /// Seconds from arrival to the first content, by model and revision.
@@ -75,6 +79,21 @@ impl Metrics {
             )?,
             retries: new.counters("retries_total", "Requests that were sent again.", &["model", "cause"])?,
             mirrored: new.counters("mirrored_total", "Copies of requests.", &["model", "outcome"])?,
+            shadow_compared: new.counters(
+                "shadow_compared_total",
+                "Copies of requests whose answer was compared with the client's.",
+                &["model", "outcome", "deterministic"],
+            )?,
+            shadow_characters: new.counters(
+                "shadow_characters_total",
+                "Characters of compared answers.",
+                &["model", "answer"],
+            )?,
+            shadow_seconds: new.sums(
+                "shadow_seconds_total",
+                "Time to the first text and to the end of compared answers.",
+                &["model", "answer", "until"],
+            )?,
             added_latency: new.histogram(
                 "added_latency_seconds",
                 "Time in the gateway before a request left.",
@@ -125,6 +144,38 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
+    /// A copy was compared.
+    pub fn count_pair(&self, model: &str, pair: &ShadowCounts) {
+        let outcome = match (pair.stable_errors_total > 0, pair.canary_errors_total > 0) {
+            (true, true) => "both_failed",
+            (true, false) => "stable_failed",
+            (false, true) => "canary_failed",
+            (false, false) if pair.same_text_total > 0 => "same_text",
+            (false, false) => "other_text",
+        };
+        let deterministic = if pair.deterministic_total > 0 { "true" } else { "false" };
+        self.shadow_compared.with_label_values(&[model, outcome, deterministic]).inc();
+        for (answer, characters, whole, first) in [
+            (
+                "stable",
+                pair.stable_characters_total,
+                pair.stable_micros_total,
+                pair.stable_first_micros_total,
+            ),
+            (
+                "canary",
+                pair.canary_characters_total,
+                pair.canary_micros_total,
+                pair.canary_first_micros_total,
+            ),
+        ] {
+            self.shadow_characters.with_label_values(&[model, answer]).inc_by(characters);
+            let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
+            self.shadow_seconds.with_label_values(&[model, answer, "end"]).inc_by(seconds(whole));
+            self.shadow_seconds.with_label_values(&[model, answer, "first_text"]).inc_by(seconds(first));
+        }
+    }
+
     /// Forgets a revision that has gone; what counted it has been read many times.
     pub fn forget(&self, model: &str, revision: &str) {
         // A label that was never used is no error worth telling.
@@ -149,6 +200,10 @@ impl Families<'_> {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         self.register(IntCounterVec::new(opts(name, help), labels))
+    }
+
+    fn sums(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec, prometheus::Error> {
+        self.register(CounterVec::new(opts(name, help), labels))
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {

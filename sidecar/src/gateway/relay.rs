@@ -117,7 +117,7 @@ impl Relay {
     /// The response to a client whose exchange found this answer. Without an exchange no other pod is asked.
     pub fn response(
         opened: Opened,
-        exchange: Option<Box<Exchange>>,
+        mut exchange: Option<Box<Exchange>>,
         mut account: Account,
     ) -> Response<Outgoing> {
         let Opened { mut parts, body, arm, lease, sent } = opened;
@@ -128,6 +128,7 @@ impl Relay {
             parts.headers.insert(REVISION, revision);
         }
         account.is_answered_by(arm, lease, sent, parts.status);
+        account.is_heard_by(exchange.as_mut().and_then(|exchange| exchange.ear.take()));
         let events = is_event_stream(&parts).then(|| {
             // An error frame may follow.
             parts.headers.remove(header::CONTENT_LENGTH);
@@ -215,6 +216,7 @@ impl Relay {
     /// A frame from the pod. `None`: it must not reach the client, because another pod is asked.
     fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         let (Some(data), Some(events)) = (frame.data_ref(), &mut self.events) else {
+            frame.data_ref().into_iter().for_each(|data| self.account.passes(data));
             self.account.has_content();
             return Some(frame);
         };
@@ -225,6 +227,7 @@ impl Relay {
             events.exchange = None;
             self.account.has_content();
         }
+        self.account.passes(data);
         Some(frame)
     }
 
@@ -273,11 +276,14 @@ impl Relay {
             (exchange, found)
         };
         self.source = Source::Looking(Box::pin(looking), comments);
-        Some(Frame::data(Bytes::from_static(b"\n\n: asking another pod\n\n")))
+        let said = b"\n\n: asking another pod\n\n";
+        self.account.passes(said);
+        Some(Frame::data(Bytes::from_static(said)))
     }
 
     /// The exchange has found an answer, or none. The frame is the first that the client gets of it, if there is one.
-    fn found(&mut self, exchange: Box<Exchange>, found: Result<Opened, Failure>) -> Option<Frame<Bytes>> {
+    fn found(&mut self, mut exchange: Box<Exchange>, found: Result<Opened, Failure>) -> Option<Frame<Bytes>> {
+        self.account.is_heard_by(exchange.ear.take());
         let error = match found {
             Ok(opened) if is_event_stream(&opened.parts) && matches!(opened.body, Answer::Coming(_)) => {
                 let Answer::Coming(body) = opened.body else { return None };

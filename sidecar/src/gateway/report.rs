@@ -159,5 +159,6 @@ fn counts(arm: &Arm) -> ArmCounts {
         requests_total: arm.requests.load(Ordering::Relaxed),
         new_conversations_total: arm.new_conversations.load(Ordering::Relaxed),
         failures_total: arm.failures.load(Ordering::Relaxed),
+        shadow: arm.shadow_counts(),
     }
 }

@@ -13,6 +13,7 @@ mod passing;
 mod real_pod;
 mod reporting;
 mod routing;
+mod shadow;
 mod storm;
 mod streams;
 mod tunnels;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde_json::{Value, json};
-use sidecar::gateway::view::{EndpointView, RevisionView};
+use sidecar::gateway::view::{EndpointView, Mirror, RevisionView};
 use sidecar::report::Identity;
 use sidecar::serve::{Options, Server};
 
-use crate::harness::{Front, tiny, view};
+use crate::harness::{Front, tiny, until, view};
 
 #[derive(Parser)]
 struct CommandLine {
@@ -29,25 +29,32 @@ fn engine_binary() -> PathBuf {
     path
 }
 
-async fn pod() -> Server {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/model/tiny.gguf");
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/model")
+}
+
+async fn pod(model: &Path, revision: &str) -> Server {
     let (model, engine) = (model.display().to_string(), engine_binary().display().to_string());
     let line = ["serve", "--model", &model, "--model-name", "tiny", "--engine-binary", &engine];
     let line = line.iter().chain(&["--listen", "127.0.0.1:0", "--threads", "1"]);
     let options = CommandLine::try_parse_from(line).unwrap().options;
-    let identity = Identity { revision: "tiny-a".into(), ..Identity::from_environment() };
+    let identity = Identity { revision: revision.into(), ..Identity::from_environment() };
     Server::start(options, identity).await.unwrap()
+}
+
+fn revision(server: &Server, name: &str) -> RevisionView {
+    let endpoint =
+        EndpointView { address: server.address, pod: name.to_owned(), is_ready: true, is_leaving: false };
+    RevisionView { name: name.into(), slots: 4, endpoints: vec![endpoint] }
 }
 
 /// The pod is listed while it still loads, as a Service without readiness would list it; its requests wait, and what it
 /// then says passes.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_wait_for_the_model_and_both_kinds_of_answers_pass() {
-    let server = pod().await;
-    let endpoint =
-        EndpointView { address: server.address, pod: "tiny-0".to_owned(), is_ready: true, is_leaving: false };
+    let server = pod(&examples().join("tiny.gguf"), "tiny-a").await;
     let mut model = tiny(&[]);
-    model.revisions = vec![RevisionView { name: "tiny-a".into(), slots: 4, endpoints: vec![endpoint] }];
+    model.revisions = vec![revision(&server, "tiny-a")];
     let front = Front::new(view([model])).await;
     let fields = json!({"max_tokens": 5, "temperature": 0, "ignore_eos": true});
     let plain = front.reply(fields.clone()).await;
@@ -72,4 +79,43 @@ async fn requests_wait_for_the_model_and_both_kinds_of_answers_pass() {
     assert_eq!((wrong.status, &wrong.json()["error"]["param"]), (400, &json!("max_tokens")));
     front.is_idle().await;
     server.stop().await;
+}
+
+/// The canary has the larger demo model, which says the same and takes longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larger_model_that_says_the_same_is_seen_to_say_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let larger = folder.path().join("larger.gguf");
+    let script = std::process::Command::new("python3")
+        .arg(examples().join("larger_model.py"))
+        .arg("--out")
+        .arg(&larger)
+        .status();
+    assert!(script.unwrap().success());
+    let servers = [pod(&examples().join("tiny.gguf"), "tiny-a").await, pod(&larger, "tiny-b").await];
+    let is_ready = |server: &Server| server.app.is_ready(std::time::Instant::now());
+    until("both pods are ready", || servers.iter().all(is_ready)).await;
+    let mut model = tiny(&[]);
+    model.revisions = vec![revision(&servers[0], "tiny-a"), revision(&servers[1], "tiny-b")];
+    model.traffic.mirror = Some(Mirror { revision: "tiny-b".into(), percent: 100 });
+    let front = Front::new(view([model])).await;
+    for is_stream in [false, true] {
+        let fields = json!({"max_tokens": 40, "temperature": 0, "ignore_eos": true, "stream": is_stream});
+        assert_eq!(front.reply(fields).await.status, 200);
+    }
+    let counts = || front.app().board().models[0].arms[1].shadow_counts().unwrap_or_default();
+    until("both copies are compared", || counts().compared_total == 2).await;
+    let counts = counts();
+    println!("{counts:?}");
+    assert_eq!(
+        (counts.answered_total, counts.deterministic_same_text_total, counts.streamed_total),
+        (2, 2, 1)
+    );
+    assert_eq!(counts.canary_characters_total, counts.stable_characters_total);
+    assert!(counts.stable_first_micros_total > 0 && counts.canary_first_micros_total > 0);
+    assert!(counts.stable_characters_total > 40, "{counts:?}");
+    front.is_idle().await;
+    for server in servers {
+        server.stop().await;
+    }
 }

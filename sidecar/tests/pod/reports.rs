@@ -6,7 +6,7 @@ use axum::Json;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
-use crds::report::{Phase, REPORT_PATH, Report, RequestWork, Work};
+use crds::report::{Part, Phase, REPORT_PATH, Report, RequestWork, Work};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -60,6 +60,11 @@ impl Operator {
         }
         assert_eq!(self.rows.get(at), Some(&row));
     }
+
+    /// The rows heard so far that tell an end.
+    fn ends(&self) -> Vec<RequestWork> {
+        self.rows.iter().filter(|row| row.part != Part::Prompt).copied().collect()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +99,21 @@ async fn each_request_is_a_row_that_says_what_it_cost() {
     assert_eq!(again.send().await.unwrap().status(), 200);
     let work = operator.hears(|work| work.requests == 2).await.load.unwrap().work;
 
-    let [first, second] = operator.rows.as_slice() else { panic!("two rows: {:?}", operator.rows) };
+    let parts: Vec<Part> = operator.rows.iter().map(|row| row.part).collect();
+    assert_eq!(parts, [Part::Prompt, Part::Answer, Part::Prompt, Part::Answer]);
+    for pair in operator.rows.chunks(2) {
+        let prompt = RequestWork {
+            ordinal: pair[0].ordinal,
+            part: Part::Prompt,
+            inter_token_micros: Some(0),
+            output_tokens: 0,
+            decode_steps: 0,
+            ..pair[1]
+        };
+        assert_eq!(pair[0], prompt, "an answer repeats the figures of its prompt");
+    }
+    let ends = operator.ends();
+    let [first, second] = ends.as_slice() else { panic!("two ends: {ends:?}") };
     assert_eq!((first.attempt, second.attempt), (1, 3));
     assert_eq!((first.output_tokens, first.decode_steps), (5, 4));
     assert_eq!((second.output_tokens, second.decode_steps), (3, 2));
@@ -105,6 +124,8 @@ async fn each_request_is_a_row_that_says_what_it_cost() {
     for row in [first, second] {
         assert!(row.prefill_micros > 0 && row.ttft_micros >= row.prefill_micros, "{row:?}");
         assert!(row.overlap_permille == 0 && !row.has_failed, "nothing ran beside it: {row:?}");
+        assert_eq!((row.in_flight_before, row.was_cancelled), (Some(0), false), "{row:?}");
+        assert!(row.inter_token_micros.is_some_and(|micros| micros > 0), "{row:?}");
     }
     assert_eq!((work.first_attempts, work.first_attempt_errors), (1, 0));
     assert_eq!((work.reuse_eligible, work.reuse_hits), (1, 1));
@@ -125,9 +146,35 @@ async fn who_waited_for_a_slot_is_told_from_who_went_straight_through() {
     drop(hog);
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
     let work = operator.hears(|work| work.requests == 1).await.load.unwrap().work;
-    assert!(operator.rows[0].has_waited && !operator.rows[0].is_unqueued, "{:?}", operator.rows);
+    let ends = operator.ends();
+    let [hog, waiting] = ends.as_slice() else { panic!("two ends: {ends:?}") };
+    assert!(waiting.has_waited && !waiting.is_unqueued && !waiting.was_cancelled, "{waiting:?}");
+    assert_eq!((hog.in_flight_before, waiting.in_flight_before), (Some(0), Some(1)));
+    assert!(hog.was_cancelled && !hog.has_failed && hog.output_tokens > 0 && hog.ttft_micros > 0, "{hog:?}");
+    assert!(hog.inter_token_micros.is_some_and(|micros| micros > 0), "{hog:?}");
     assert_eq!(work.waited, 1);
     assert_eq!(work.first_attempts, 2, "the one whose client left had a first token too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_is_told_while_its_answer_goes_on_and_who_leaves_the_queue_is_told_too() {
+    let mut operator = Operator::listening().await;
+    let slot = ["--parallel-slots", "1", "--context-length", "32768", "--report-url", &operator.url];
+    let pod = Pod::ready(&slot).await;
+    let hog = pod.hog().await;
+    operator.hears(|work| !work.recent.is_empty()).await;
+    let [prompt] = operator.rows[..] else { panic!("one row: {:?}", operator.rows) };
+    assert!(prompt.part == Part::Prompt && prompt.prefill_micros > 0 && prompt.ttft_micros > 0, "{prompt:?}");
+
+    let waiting = tokio::spawn(pod.client.chat(json!({"max_tokens": 2})).send());
+    let queue = &pod.server.app.source.queue;
+    until("it waits", async || queue.snapshot().oldest > Duration::from_millis(50)).await;
+    waiting.abort();
+    operator.hears(|work| work.recent.iter().any(|row| row.was_cancelled)).await;
+    let [left] = operator.ends()[..] else { panic!("one end: {:?}", operator.rows) };
+    assert!(left.was_cancelled && left.has_waited && left.ttft_micros == 0, "{left:?}");
+    assert_eq!((left.part, left.in_flight_before), (Part::Whole, Some(1)));
+    drop(hog);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,8 +199,9 @@ async fn a_lost_engine_is_a_failed_attempt_whether_or_not_the_client_sees_it() {
     assert!(!Received::read(stream).await.is_clean);
     let seen = operator.hears(|work| work.first_attempts == 2 && work.errors == 1).await.load.unwrap();
     assert_eq!((seen.errors_total, seen.work.first_attempt_errors, seen.work.requests), (1, 2, 1));
-    let facts: Vec<_> = operator.rows.iter().map(|row| (row.attempt, row.has_failed)).collect();
+    let ends = operator.ends();
+    let facts: Vec<_> = ends.iter().map(|row| (row.attempt, row.has_failed)).collect();
     assert_eq!(facts, [(1, true), (2, false), (1, true)]);
-    assert!(!operator.rows[1].is_unqueued, "it met a lost engine");
-    assert!(operator.rows[2].output_tokens > 0 && operator.rows[2].ttft_micros > 0);
+    assert!(!ends[1].is_unqueued, "it met a lost engine");
+    assert!(ends[2].output_tokens > 0 && ends[2].ttft_micros > 0);
 }

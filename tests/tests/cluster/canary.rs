@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tests::kubectl::patch;
+use tests::models::larger_demo_model;
 
 use crate::scene::{READY_LIMIT, Scene, demo_spec};
 
@@ -28,6 +29,28 @@ fn weights_of_zero_fifty_and_zero_fail_no_request_and_are_what_is_served() {
     let served = traffic.after(20);
     assert_eq!(served.revisions().keys().copied().collect::<Vec<_>>(), [stable.as_str()]);
     traffic.stop().assert_all_answered("weights of 0, 50 and 0 %");
+}
+
+#[test]
+fn copies_are_compared_and_a_larger_model_is_seen_to_say_the_same() {
+    let mut spec = demo_spec();
+    spec["rollout"] = json!({"strategy": "Canary", "traffic": {"canaryPercent": 0, "mirrorPercent": 100}});
+    let scene = Scene::start("copied", &spec);
+    scene.ready();
+    spec["source"] = larger_demo_model();
+    scene.apply(&spec);
+    let traffic = scene.traffic();
+    let told = scene.wait("compared with its canary", READY_LIMIT, |model| {
+        model["status"]["rollout"]["shadow"]["deterministicSameText"].as_i64() >= Some(20)
+    });
+    traffic.stop().assert_all_answered("copies");
+    let shadow = &told["status"]["rollout"]["shadow"];
+    println!("{shadow:#}");
+    assert_eq!(told["status"]["rollout"]["weightBasisPoints"], 0, "nobody is answered by the canary");
+    assert_eq!(shadow["lengthBasisPoints"], 0, "{shadow:#}");
+    assert!(
+        shadow["durationBasisPoints"].as_i64().is_some() && shadow["firstTextBasisPoints"].as_i64().is_some()
+    );
 }
 
 /// Sets the canary's weight and waits until the operator says that it holds.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::client::Client;
 use tests::kubectl::{apply, condition, get, is, kubectl, wait_gone, wait_until, watch_until};
+use tests::models::demo_model;
 use tests::pods::{Pod, pods};
-use tests::release::{POOL, base_url, install, repository};
+use tests::release::{POOL, base_url, install};
 use tests::traffic::Traffic;
 
 /// A cold pod on two busy cores: image start, download of a few MB, load and warm-up take under 20 s when alone.
@@ -137,17 +138,8 @@ fn explain(model: &str) {
 pub(crate) fn demo_spec() -> Value {
     json!({
         "poolRef": {"name": "cpu"},
-        "source": {
-            "http": {"url": "http://inferno-demo-model.inferno-system.svc/tiny.gguf"},
-            "sha256": demo_digest(),
-        },
+        "source": demo_model(),
     })
-}
-
-/// The digest beside the committed model.
-pub(crate) fn demo_digest() -> String {
-    let text = std::fs::read_to_string(repository().join("examples/model/tiny.gguf.sha256")).unwrap();
-    text.split_whitespace().next().unwrap().to_owned()
 }
 
 /// Runs async code of a test to its end.

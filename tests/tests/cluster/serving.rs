@@ -8,7 +8,7 @@ use tests::client::chat;
 use tests::kubectl::{condition, get, kubectl};
 use tests::release::repository;
 
-use crate::scene::{Scene, block_on, client, demo_digest, demo_spec};
+use crate::scene::{Scene, block_on, client, demo_spec};
 
 #[test]
 fn a_model_is_served_and_its_status_says_what_matters() {
@@ -17,7 +17,7 @@ fn a_model_is_served_and_its_status_says_what_matters() {
 
     let status = &model["status"];
     assert_eq!(status["url"], "http://cpu-gateway.default.svc/v1");
-    assert_eq!(status["model"]["sha256"], demo_digest());
+    assert_eq!(status["model"]["sha256"], tests::models::digest("tiny.gguf"));
     assert_eq!(status["model"]["architecture"], "llama");
     assert_eq!(status["readyReplicas"], 1);
     for kind in ["Accepted", "ModelAvailable", "Scheduled", "Available", "Ready"] {

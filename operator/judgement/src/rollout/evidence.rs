@@ -175,8 +175,9 @@ impl Evidence {
                     u64::from(request.has_waited && request.in_flight_before < analysis.stable_slots);
             }
             if request.has_ended() {
-                slo.trials += 1;
-                slo.events += u64::from(misses_objective(analysis.objectives, request));
+                let is_missed = misses_objective(analysis.objectives, request);
+                slo.trials += u64::from(is_missed.is_some());
+                slo.events += u64::from(is_missed == Some(true));
                 if had_traffic && let Some(step) = self.steps.last_mut() {
                     step.observe(report.arm, request);
                 }
@@ -256,10 +257,36 @@ fn is_in_the_tail(models: &CostModels, request: &FinishedRequest) -> bool {
     }
 }
 
-/// Whether a user would call a request slow. One that left before its first token had waited too long.
-fn misses_objective(objectives: Objectives, request: &FinishedRequest) -> bool {
+/// Whether a user would call a request slow. One that left before its first token had waited too long. `None`: its pod
+/// does not tell what that depends on.
+fn misses_objective(objectives: Objectives, request: &FinishedRequest) -> Option<bool> {
     let has_left = request.was_cancelled && request.ttft_micros == 0;
-    has_left
-        || request.ttft_micros > objectives.ttft_micros
-        || request.inter_token_micros > objectives.inter_token_micros
+    let is_all_the_same = request.ttft_micros == 0 || objectives.inter_token_micros == u64::MAX;
+    let inter_token_micros = request.inter_token_micros.or(is_all_the_same.then_some(0))?;
+    Some(
+        has_left
+            || request.ttft_micros > objectives.ttft_micros
+            || inter_token_micros > objectives.inter_token_micros,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pod_does_not_tell_is_neither_kept_nor_missed() {
+        let objectives = Objectives { ttft_micros: 1_000, inter_token_micros: 50 };
+        let check = |objectives, ttft_micros, inter_token_micros| {
+            let row = FinishedRequest { ttft_micros, inter_token_micros, ..FinishedRequest::default() };
+            misses_objective(objectives, &row)
+        };
+        assert_eq!(check(objectives, 900, Some(50)), Some(false));
+        assert_eq!(check(objectives, 900, Some(51)), Some(true));
+        assert_eq!(check(objectives, 900, None), None);
+        assert_eq!(check(objectives, 1_100, None), None, "or only those that miss would count");
+        assert_eq!(check(objectives, 0, None), Some(false), "it failed before there was anything to time");
+        let unlimited = Objectives { inter_token_micros: u64::MAX, ..objectives };
+        assert_eq!((check(unlimited, 900, None), check(unlimited, 1_100, None)), (Some(false), Some(true)));
+    }
 }

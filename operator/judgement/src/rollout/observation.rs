@@ -120,8 +120,8 @@ pub struct FinishedRequest {
     pub overlap_permille: u16,
     /// From arrival at the pod to the first token.
     pub ttft_micros: u64,
-    /// Mean time between tokens; 0 when there was at most one.
-    pub inter_token_micros: u64,
+    /// Mean time between tokens; 0 when there was at most one, `None` when the pod does not tell.
+    pub inter_token_micros: Option<u64>,
     /// Tokens generated.
     pub output_tokens: u32,
     /// Decode steps that took.

@@ -69,7 +69,9 @@ impl StepReport {
             Arm::Control => &mut self.control,
             Arm::Canary => &mut self.canary,
         };
-        for (sample, micros) in samples.iter_mut().zip([request.ttft_micros, request.inter_token_micros]) {
+        for (sample, micros) in
+            samples.iter_mut().zip([request.ttft_micros, request.inter_token_micros.unwrap_or(0)])
+        {
             if micros > 0 {
                 let milliseconds = micros as f64 / 1_000.0;
                 sample.logs.push(milliseconds.ln());

@@ -457,7 +457,7 @@ impl<'world> Fleet<'world> {
         let mut row = FinishedRequest { part: Part::Answer, ..request.seen };
         row.output_tokens = request.output;
         row.decode_steps = whole(f64::from(request.output) * request.work);
-        row.inter_token_micros = u64::from(whole(1_000.0 * took / f64::from(request.output)));
+        row.inter_token_micros = Some(u64::from(whole(1_000.0 * took / f64::from(request.output))));
         pod.rows.push(row);
         let context = (request.prompt + request.output).min(CONTEXT_MAX);
         pod.cache.put(request.conversation, context, request.output, self.world.cache_tokens);

@@ -89,7 +89,7 @@ impl Minute {
             if row.ttft_micros > 0 {
                 sums.served += 1.0;
                 sums.ttft += row.ttft_micros as f64;
-                sums.between += row.inter_token_micros as f64;
+                sums.between += row.inter_token_micros.unwrap_or(0) as f64;
             }
         }
         self.ticks += 1;
@@ -226,11 +226,11 @@ fn errors_fire(errors: Option<&EProcess>) -> bool {
 }
 
 fn is_served(row: &FinishedRequest) -> bool {
-    row.ttft_micros > 0 && row.inter_token_micros > 0
+    row.ttft_micros > 0 && row.inter_token_micros > Some(0)
 }
 
 fn values(row: &FinishedRequest) -> [f64; 2] {
-    [(row.ttft_micros as f64).ln(), (row.inter_token_micros as f64).ln()]
+    [(row.ttft_micros as f64).ln(), (row.inter_token_micros.unwrap_or(0) as f64).ln()]
 }
 
 fn terms(row: &FinishedRequest) -> [f64; 5] {

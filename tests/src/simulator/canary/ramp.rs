@@ -68,7 +68,7 @@ impl Misses {
                 *all += 1;
                 let is_late = row.was_cancelled
                     || row.ttft_micros > goals.ttft_micros
-                    || row.inter_token_micros > goals.inter_token_micros;
+                    || row.inter_token_micros.unwrap_or(0) > goals.inter_token_micros;
                 *missed += u64::from(is_late);
             }
         }

@@ -1,0 +1,42 @@
+//! The models that the test bed serves from inside the cluster, as the source of a spec.
+
+use serde_json::{Value, json};
+
+use crate::release::{SYSTEM_NAMESPACE, repository};
+
+/// The demo model.
+pub fn demo_model() -> Value {
+    source("tiny.gguf")
+}
+
+/// The demo model with three times as many blocks, of which the added ones change nothing: it gives the same answers,
+/// and each token costs more than twice as much. Same architecture, tokenizer and vocabulary.
+pub fn larger_demo_model() -> Value {
+    source("larger.gguf")
+}
+
+/// The digest that is committed for a model.
+pub fn digest(file: &str) -> String {
+    let path = repository().join("examples/model").join(format!("{file}.sha256"));
+    let text = std::fs::read_to_string(&path).expect("each model has its digest beside it");
+    text.split_whitespace().next().expect("the digest comes first").to_owned()
+}
+
+fn source(file: &str) -> Value {
+    let url = format!("http://inferno-demo-model.{SYSTEM_NAMESPACE}.svc/{file}");
+    json!({"http": {"url": url}, "sha256": digest(file)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_models_are_two() {
+        let (demo, larger) = (demo_model(), larger_demo_model());
+        assert_ne!(demo["sha256"], larger["sha256"]);
+        for source in [demo, larger] {
+            assert_eq!(source["sha256"].as_str().map(str::len), Some(64));
+        }
+    }
+}
