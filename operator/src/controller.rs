@@ -26,6 +26,7 @@ use crate::autoscale::tell::Seen;
 use crate::gateway::{COMPONENT, COMPONENT_LABEL, fingerprint};
 use crate::load::Loads;
 use crate::metrics::Metrics;
+use crate::notify::sender::Notifier;
 use crate::objects::{self, Installation, MANAGER, MODEL_LABEL};
 use crate::observe::{self, Sources};
 use crate::plan::{self, Observed, Plan};
@@ -72,6 +73,8 @@ pub struct Shared {
     pub trials: Trials,
     /// What came of asking for tokens.
     pub prober: Prober,
+    /// Who is told when something changes.
+    pub notifier: Notifier,
     /// Models that somebody should look at.
     pub wake: broadcast::Sender<Wake>,
     /// Events.
@@ -130,6 +133,7 @@ async fn run_in(
             models: store.clone(),
             reports: shared.reports.clone(),
             prober: shared.prober.clone(),
+            receivers: shared.notifier.receivers().clone(),
         },
         shared: shared.clone(),
         settled: Mutex::default(),
@@ -261,6 +265,8 @@ async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Durat
     if apply::write_status(&shared.client, model, &plan).await? {
         shared.metrics.status_writes_total.with_label_values(&["InferenceModel"]).inc();
     }
+    // Once the status says it, nobody finds the same change again.
+    shared.notifier.tell(model, &plan, Timestamp::now());
     apply::prune(&shared.client, model, &plan).await?;
     apply::publish(&shared.recorder, model, &plan.notices).await;
     follow_up(model, &plan, shared);

@@ -24,6 +24,7 @@ pub mod status;
 
 pub mod apply;
 pub mod held;
+pub mod notify;
 pub mod load;
 pub mod probe;
 pub mod report;

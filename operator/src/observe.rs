@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::autoscale;
 use crate::capacity::Claim;
 use crate::gateway::{self, ObservedGateway};
+use crate::notify::receivers::{Known, Receivers};
 use crate::objects::{self, Installation, pod_selector};
 use crate::plan::Observed;
 use crate::pool::{ObservedPool, claim_name};
@@ -43,6 +44,8 @@ pub struct Sources {
     pub reports: Reports,
     /// What came of asking for tokens.
     pub prober: Prober,
+    /// Who can be told.
+    pub receivers: Receivers,
 }
 
 /// Reads everything that is needed to decide about `model`.
@@ -80,6 +83,10 @@ pub async fn observe(
         reports,
         proofs: sources.prober.proofs(model.metadata.uid.as_deref().unwrap_or_default()),
         is_probing: sources.prober.is_on(),
+        receivers: match model.spec.notifications.as_slice() {
+            [] => Known::new(),
+            _ => sources.receivers.known(),
+        },
         scaling: None,
         trial: None,
     })

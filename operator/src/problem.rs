@@ -174,6 +174,14 @@ pub enum Reason {
     /// No ready stable pod on the same kind of node.
     NoComparableControl,
 
+    // Who is told.
+    /// All receivers exist.
+    ReceiversKnown,
+    /// The installation has no receiver of that name.
+    ReceiverNotFound,
+    /// The receiver's description cannot be read.
+    ReceiverInvalid,
+
     /// Not known yet.
     Unknown,
 }

@@ -11,7 +11,7 @@ use operator::objects::{self, Installation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 5] = ["quickstart", "gpu", "huggingface", "canary", "autoscaling"];
+const EXAMPLES: [&str; 6] = ["quickstart", "gpu", "huggingface", "canary", "autoscaling", "notifications"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -22,6 +22,8 @@ use crate::autoscale::tell::Seen;
 use crate::autoscale::{self, claims_with};
 use crate::blame::name_field;
 use crate::capacity::{Claim, allot};
+use crate::notify::condition::condition;
+use crate::notify::receivers::Known;
 use crate::objects::{self, Installation, REVISION_LABEL};
 use crate::pod::{self, Reading};
 use crate::policy::check_source;
@@ -58,6 +60,8 @@ pub struct Observed {
     pub proofs: Vec<Proof>,
     /// Whether tokens are asked for at all; without it, ready pods count as serving.
     pub is_probing: bool,
+    /// Who can be told, if the model names anybody.
+    pub receivers: Known,
     /// How many replicas the load asks for, if decisions are made for the model.
     pub scaling: Option<Seen>,
     /// The last verdict on the canary, if there is one.
@@ -147,15 +151,19 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    match accept(model, observed, installation, now) {
+    let mut plan = match accept(model, observed, installation, now) {
         Ok(accepted) => roll(model, observed, installation, &accepted, now),
-        Err(problem) => hold(model, observed, &problem, now),
-    }
+        Err(problem) => return refused(model, observed, &problem, now),
+    };
+    plan.status.conditions.extend(condition(model, &observed.receivers, now));
+    plan
 }
 
 /// The plan when the API server has refused an object of it: the same, but the status says so.
 pub fn refused(model: &InferenceModel, observed: &Observed, problem: &Problem, now: Timestamp) -> Plan {
-    hold(model, observed, problem, now)
+    let mut plan = hold(model, observed, problem, now);
+    plan.status.conditions.extend(condition(model, &observed.receivers, now));
+    plan
 }
 
 /// A spec that can be acted on.

@@ -2,6 +2,7 @@
 //!
 //! `Ready` is about the declared revision only; `Available` is about whoever serves.
 
+mod alarm;
 mod facts;
 mod progress;
 
@@ -177,6 +178,7 @@ pub fn held(
         (AVAILABLE, available(ready)),
         (READY, no()),
     ];
+    status.alarm = alarm::alarm(&status, RolloutPhase::Pending, &no(), ready, now);
     // Nothing is decided about how many pods there are, either.
     let scaling = autoscale::mode(&model.spec).map(|_| (tell::SCALING_ACTIVE, no()));
     status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling));
@@ -196,9 +198,11 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
     let canary_revision = (rollout::strategy(&model.spec) == RolloutStrategy::Canary)
         .then(|| situation.target.to_owned())
         .filter(|_| keeper.is_some() && !is_stable);
+    let alarm = alarm::alarm(&before, phase, &ready, ready_pods, now);
     let facts = situation.opened.map(|opened| facts(model, opened)).or_else(|| before.model.clone());
     let placement = situation.opened.map(placement).or(before.placement);
     let mut status = InferenceModelStatus {
+        alarm,
         target_revision: (!is_stable).then(|| situation.target.to_owned()),
         placement,
         cold_start: situation.cold_start.clone(),
