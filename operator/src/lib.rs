@@ -12,6 +12,7 @@ pub mod autoscale;
 pub mod blame;
 pub mod capacity;
 pub mod gateway;
+pub mod golden;
 pub mod objects;
 pub mod pod;
 pub mod policy;
@@ -24,8 +25,8 @@ pub mod status;
 
 pub mod apply;
 pub mod held;
-pub mod notify;
 pub mod load;
+pub mod notify;
 pub mod probe;
 pub mod report;
 pub mod trial;

@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use operator::controller::{self, Shared, recorder};
 use operator::endpoints::{self, Health};
+use operator::golden::runner::Runner;
 use operator::held::{self, GatewayReports};
 use operator::leader::{Election, lead, win};
 use operator::load::{Clock, Loads};
@@ -88,6 +89,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         recorder: recorder(client.clone(), Some(settings.name.clone())),
         installation: settings.installation(),
         prober: Prober::new(probe_client, wake.clone(), metrics.clone()),
+        golden: Runner::new(wake.clone())?,
         notifier: notifier.clone(),
         client,
         reports,

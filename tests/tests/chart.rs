@@ -9,7 +9,7 @@ use serde_yaml::Value;
 use tests::release::repository;
 
 /// All that any installation may grant, as "group/resource: verbs". A line more is a decision, not an accident.
-const RIGHTS: [&str; 14] = [
+const RIGHTS: [&str; 15] = [
     "apps/deployments: create delete get list patch watch",
     "coordination.k8s.io/leases: create",
     "coordination.k8s.io/leases: get update",
@@ -20,6 +20,7 @@ const RIGHTS: [&str; 14] = [
     "inferno.ai/inferencemodels/status inferencepools/status: patch",
     "policy/poddisruptionbudgets: create delete get patch",
     "rbac.authorization.k8s.io/rolebindings roles: create get patch",
+    "/configmaps: get",
     "/persistentvolumeclaims: get",
     "/pods: get list watch",
     "/serviceaccounts: create get patch",
@@ -88,7 +89,10 @@ fn receivers_reach_the_operator_as_files_that_the_kubelet_mounts() {
         let variables = container["env"].as_sequence().unwrap();
         variables.iter().find(|variable| variable["name"] == name).map(|found| found["value"].clone())
     };
-    assert_eq!(variable("INFERNO_RECEIVERS_DIRECTORY"), Some(container["volumeMounts"][0]["mountPath"].clone()));
+    assert_eq!(
+        variable("INFERNO_RECEIVERS_DIRECTORY"),
+        Some(container["volumeMounts"][0]["mountPath"].clone())
+    );
     assert_eq!(variable("INFERNO_CLUSTER_NAME"), Some("north".into()));
 }
 

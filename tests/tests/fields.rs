@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crds::definitions::definitions;
 use crds::model::InferenceModel;
@@ -11,6 +12,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use k8s_openapi::jiff::Timestamp;
 use operator::autoscale::{asked, policy};
 use operator::capacity::Claim;
+use operator::golden::Outcome;
+use operator::golden::set::parse;
+use operator::golden::standing::{FIRST_STEP, Finding, Seen, standing};
 use operator::notify::message::{Message, messages};
 use operator::notify::routing::letters;
 use operator::objects::{Installation, revision_name};
@@ -117,8 +121,11 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
     let replicas = asked(&model, None, now);
     let of_trial = trial::analysis(&model.spec);
     let of_news = letters(&model.spec.notifications, &news(&model));
+    let of_golden = standing(&model, Some(&half_passed()), "tiny-b");
     let of_model = plan(&model, &observed(&model, pool), &installation(), now);
-    Some(format!("{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {of_news:#?}"))
+    Some(format!(
+        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {of_news:#?} {of_golden:#?}"
+    ))
 }
 
 fn installation() -> Installation {
@@ -127,6 +134,20 @@ fn installation() -> Installation {
         sidecar_pull_policy: ImagePullPolicy::IfNotPresent,
         report_url: None,
     }
+}
+
+/// One of two golden prompts was answered otherwise.
+fn half_passed() -> Seen {
+    let entry = "{prompt: a, expect: {contains: [a]}}".to_owned();
+    let set = parse(&[("a".to_owned(), entry)].into()).unwrap();
+    let finding = Finding {
+        revision: "tiny-b".into(),
+        step: FIRST_STEP,
+        set_hash: set.hash.clone(),
+        tried_at: Timestamp::UNIX_EPOCH,
+        result: Ok(Outcome::new(2, vec!["a: wrong".into()])),
+    };
+    Seen { set: Ok(Arc::new(set)), findings: vec![finding] }
 }
 
 /// Something that a receiver of a model may be told.
@@ -200,6 +221,7 @@ fn models() -> Vec<Value> {
         "rollout": {
             "strategy": "Canary",
             "traffic": {"canaryPercent": 25, "stickyKey": "Conversation", "headerOverride": true, "mirrorPercent": 5},
+            "goldenPrompts": {"configMapRef": {"name": "smoke"}, "minimumPassPercent": 60},
             "analysis": {"mode": "Observe", "regressionTolerancePercent": 4, "minCanaryPods": 3, "podVariationPercent": 1},
         },
     });

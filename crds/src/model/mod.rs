@@ -18,7 +18,8 @@ pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use rollout::{
-    AnalysisMode, AnalysisPolicy, KillSwitch, RolloutPolicy, RolloutStrategy, StickyKey, TrafficPolicy,
+    AnalysisMode, AnalysisPolicy, ConfigMapRef, GoldenPrompts, KillSwitch, RolloutPolicy, RolloutStrategy,
+    StickyKey, TrafficPolicy,
 };
 pub use status::{
     Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, ColdStart,

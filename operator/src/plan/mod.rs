@@ -22,6 +22,7 @@ use crate::autoscale::tell::Seen;
 use crate::autoscale::{self, claims_with};
 use crate::blame::name_field;
 use crate::capacity::{Claim, allot};
+use crate::golden;
 use crate::notify::condition::condition;
 use crate::notify::receivers::Known;
 use crate::objects::{self, Installation, REVISION_LABEL};
@@ -60,6 +61,8 @@ pub struct Observed {
     pub proofs: Vec<Proof>,
     /// Whether tokens are asked for at all; without it, ready pods count as serving.
     pub is_probing: bool,
+    /// The golden prompts that the declared revision has to pass, if there are any.
+    pub golden: Option<golden::standing::Seen>,
     /// Who can be told, if the model names anybody.
     pub receivers: Known,
     /// How many replicas the load asks for, if decisions are made for the model.
@@ -139,6 +142,8 @@ pub struct Plan {
     pub notices: Vec<Notice>,
     /// Tokens to ask for.
     pub probes: Vec<ProbeRequest>,
+    /// Golden prompts to ask.
+    pub golden: Option<golden::runner::Request>,
     /// When to look again without being woken.
     pub requeue: Duration,
 }
@@ -189,6 +194,9 @@ fn accept<'observed>(
             ),
         )
     })?;
+    if let Some(Err(problem)) = observed.golden.as_ref().map(|golden| &golden.set) {
+        return Err(problem.clone());
+    }
     check_source(&model.spec.source, pool.spec.source_policy.as_ref(), pool_name)?;
     if let Some(policy) = &model.spec.autoscaling {
         autoscale::schedule::check(policy, now)?;
@@ -220,6 +228,7 @@ fn hold(model: &InferenceModel, observed: &Observed, problem: &Problem, now: Tim
         notices: notices::notices(model, &status),
         status,
         probes: Vec::new(),
+        golden: None,
         requeue,
     }
 }
@@ -252,13 +261,14 @@ fn roll(
         let is_told = current.replicas_told == wanted || needed.is_some();
         current.is_current && wanted > 0 && is_told && current.ready >= needed.unwrap_or(wanted)
     });
+    let golden = golden::standing::standing(model, observed.golden.as_ref(), target);
     let roles = rollout::roles(&Standing {
         target,
         revisions: &all,
         stable,
         share: rollout::declared_share(&model.spec),
         is_complete,
-        is_proven: is_proven(model, observed, target),
+        is_proven: is_proven(model, observed, target) && may_serve(model, golden.as_ref(), target),
     });
     let readings = readings(model, observed, pool, target);
     let mut situation = Situation {
@@ -277,6 +287,7 @@ fn roll(
         gateway_proof: None,
         pod_proof: proof(observed, target, Route::Pod),
         is_probing: observed.is_probing,
+        golden: golden.as_ref(),
         has_gateway: has_gateway(pool),
         seen,
         trial: observed.trial.as_ref(),
@@ -297,6 +308,7 @@ fn roll(
         prune_services: unneeded_services(model, observed, target, &roles),
         notices: notices::notices(model, &status),
         probes: probes::probes(model, observed, &situation, now),
+        golden: probes::golden(model, observed, &situation, now),
         requeue: requeue(&status),
         status,
     }
@@ -335,6 +347,15 @@ fn is_proven(model: &InferenceModel, observed: &Observed, revision: &str) -> boo
         return false;
     }
     proofs().any(|proof| proof.has_succeeded) || has_weight(model, revision)
+}
+
+/// Whether golden prompts let the revision have traffic. What has a share passed them before a restart made us forget.
+fn may_serve(model: &InferenceModel, golden: Option<&golden::standing::Standing>, revision: &str) -> bool {
+    match golden {
+        None | Some(golden::standing::Standing::Passed) => true,
+        Some(golden::standing::Standing::Failed(_)) => false,
+        Some(golden::standing::Standing::Asking(_)) => has_weight(model, revision),
+    }
 }
 
 fn has_weight(model: &InferenceModel, revision: &str) -> bool {

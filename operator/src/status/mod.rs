@@ -15,6 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::autoscale;
 use crate::autoscale::tell::{self, Seen};
+use crate::golden;
 use crate::objects;
 use crate::plan::Proof;
 use crate::pod::{Reading, Stage};
@@ -76,6 +77,8 @@ pub struct Situation<'seen> {
     pub pod_proof: Option<&'seen Proof>,
     /// Whether tokens are asked for.
     pub is_probing: bool,
+    /// Where the target stands with its golden prompts, if it has to pass any.
+    pub golden: Option<&'seen golden::standing::Standing>,
     /// Whether a pod of the pool's gateway is ready.
     pub has_gateway: bool,
     /// How many replicas the load asks for, if decisions are made.
@@ -85,6 +88,12 @@ pub struct Situation<'seen> {
 }
 
 impl Situation<'_> {
+    /// Whether gateways are to know nothing of the target yet: they send a first revision whatever comes, and this one
+    /// has golden prompts to pass. Requests are held meanwhile.
+    pub fn is_withheld(&self) -> bool {
+        self.golden.is_some() && !self.roles.is_stable && self.roles.keeper.is_none()
+    }
+
     /// The revision that stands for the model towards clients: the one that gets what no other revision gets.
     pub fn spokesman(&self) -> &str {
         self.roles.keeper.filter(|_| !self.roles.is_stable).map_or(self.target, |keeper| &keeper.name)
@@ -203,7 +212,7 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
     let placement = situation.opened.map(placement).or(before.placement);
     let mut status = InferenceModelStatus {
         alarm,
-        target_revision: (!is_stable).then(|| situation.target.to_owned()),
+        target_revision: (!is_stable && !situation.is_withheld()).then(|| situation.target.to_owned()),
         placement,
         cold_start: situation.cold_start.clone(),
         rollout: Some(RolloutStatus {
