@@ -8,6 +8,8 @@ pub mod definitions;
 #[cfg(feature = "resources")]
 pub mod model;
 #[cfg(feature = "resources")]
+pub mod notification;
+#[cfg(feature = "resources")]
 pub mod pool;
 pub mod report;
 pub mod split;

@@ -24,8 +24,10 @@ use crate::apply;
 use crate::autoscale;
 use crate::autoscale::tell::Seen;
 use crate::gateway::{COMPONENT, COMPONENT_LABEL, fingerprint};
+use crate::golden::runner::Runner;
 use crate::load::Loads;
 use crate::metrics::Metrics;
+use crate::notify::sender::Notifier;
 use crate::objects::{self, Installation, MANAGER, MODEL_LABEL};
 use crate::observe::{self, Sources};
 use crate::plan::{self, Observed, Plan};
@@ -72,6 +74,10 @@ pub struct Shared {
     pub trials: Trials,
     /// What came of asking for tokens.
     pub prober: Prober,
+    /// What came of asking golden prompts.
+    pub golden: Runner,
+    /// Who is told when something changes.
+    pub notifier: Notifier,
     /// Models that somebody should look at.
     pub wake: broadcast::Sender<Wake>,
     /// Events.
@@ -130,6 +136,8 @@ async fn run_in(
             models: store.clone(),
             reports: shared.reports.clone(),
             prober: shared.prober.clone(),
+            golden: shared.golden.clone(),
+            receivers: shared.notifier.receivers().clone(),
         },
         shared: shared.clone(),
         settled: Mutex::default(),
@@ -262,9 +270,11 @@ async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Durat
     if apply::write_status(&shared.client, model, &plan).await? {
         shared.metrics.status_writes_total.with_label_values(&["InferenceModel"]).inc();
     }
+    // Once the status says it, nobody finds the same change again.
+    shared.notifier.tell(model, &plan, Timestamp::now());
     apply::prune(&shared.client, model, &plan).await?;
     apply::publish(&shared.recorder, model, &plan.notices).await;
-    follow_up(model, &plan, shared);
+    follow_up(model, &observed, &plan, shared);
     Ok(plan.requeue)
 }
 
@@ -322,11 +332,12 @@ async fn watch_loads(Shared { loads, trials, wake, metrics, .. }: Shared) {
     }
 }
 
-fn follow_up(model: &InferenceModel, plan: &Plan, shared: &Shared) {
+fn follow_up(model: &InferenceModel, observed: &Observed, plan: &Plan, shared: &Shared) {
     let uid = model.uid().unwrap_or_default();
     for revision in &plan.prune {
         tracing::info!(model = model.name_any(), revision, "revision removed");
         shared.prober.forget(&uid, revision);
+        shared.golden.forget(&uid, revision);
     }
     for notice in &plan.notices {
         tracing::info!(
@@ -336,9 +347,13 @@ fn follow_up(model: &InferenceModel, plan: &Plan, shared: &Shared) {
             "model changed"
         );
     }
+    let wake = Wake { namespace: model.namespace().unwrap_or_default(), model: model.name_any() };
     for request in &plan.probes {
-        let wake = Wake { namespace: model.namespace().unwrap_or_default(), model: model.name_any() };
-        shared.prober.ask(Subject { uid: uid.clone(), wake }, request.clone());
+        shared.prober.ask(Subject { uid: uid.clone(), wake: wake.clone() }, request.clone());
+    }
+    let set = observed.golden.as_ref().and_then(|golden| golden.set.as_ref().ok());
+    if let (Some(request), Some(set)) = (&plan.golden, set) {
+        shared.golden.ask(&uid, wake, request.clone(), set.clone());
     }
 }
 

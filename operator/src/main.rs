@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -10,10 +11,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use operator::controller::{self, Shared, recorder};
 use operator::endpoints::{self, Health};
+use operator::golden::runner::Runner;
 use operator::held::{self, GatewayReports};
 use operator::leader::{Election, lead, win};
 use operator::load::{Clock, Loads};
 use operator::metrics::Metrics;
+use operator::notify::pace::Pace;
+use operator::notify::receivers::Receivers;
+use operator::notify::sender::Notifier;
 use operator::probe::Prober;
 use operator::report::{self, Reports};
 use operator::settings::{Command, CommandLine, Probe, Settings};
@@ -23,6 +28,8 @@ use tokio::sync::{broadcast, oneshot};
 
 /// Models that wait to be looked at; more than this many at once are found by the next requeue.
 const WAKES_MAX: usize = 1_024;
+/// What is queued at the end gets so long to be sent, of the 20 s that Kubernetes gives us.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -75,10 +82,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.is_leader.set(1);
 
     let probe_client = (settings.probe == Probe::Gateway).then(Prober::client).transpose()?;
+    let receivers = Receivers::in_directory(settings.receivers_directory.clone());
+    let cluster = settings.cluster_name.clone().filter(|name| !name.is_empty());
+    let notifier = Notifier::new(receivers, cluster, Pace::default(), metrics.clone())?;
     let shared = Shared {
         recorder: recorder(client.clone(), Some(settings.name.clone())),
         installation: settings.installation(),
         prober: Prober::new(probe_client, wake.clone(), metrics.clone()),
+        golden: Runner::new(wake.clone())?,
+        notifier: notifier.clone(),
         client,
         reports,
         loads,
@@ -95,6 +107,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     drop(stop);
     controllers.await?;
+    notifier.finish(LAST_WORDS).await;
     election.resign().await.context("give the lease back")
 }
 

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub gateway_reports_total: IntCounterVec,
     /// Tokens asked for by outcome.
     pub probes_total: IntCounterVec,
+    /// Notifications by receiver and outcome.
+    pub notifications_total: IntCounterVec,
     /// Canaries by the last verdict on them.
     canaries: IntGaugeVec,
     /// 1 while this process leads.
@@ -54,6 +56,11 @@ impl Metrics {
         )?;
         let probes_total =
             counter("inferno_operator_probes_total", "Tokens asked for by outcome", &["outcome"])?;
+        let notifications_total = counter(
+            "inferno_operator_notifications_total",
+            "Notifications by receiver and outcome: sent, failed, dropped",
+            &["receiver", "outcome"],
+        )?;
         let reconcile_seconds = HistogramVec::new(
             HistogramOpts::new("inferno_operator_reconcile_seconds", "Time of a reconcile by kind"),
             &["kind"],
@@ -74,6 +81,7 @@ impl Metrics {
             reports_total,
             gateway_reports_total,
             probes_total,
+            notifications_total,
             canaries,
             is_leader,
         })

@@ -1,11 +1,12 @@
 //! All reads of a reconcile. Knows nothing of what is decided with them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crds::model::InferenceModel;
 use crds::pool::InferencePool;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -16,6 +17,10 @@ use serde::de::DeserializeOwned;
 use crate::autoscale;
 use crate::capacity::Claim;
 use crate::gateway::{self, ObservedGateway};
+use crate::golden::runner::Runner;
+use crate::golden::set;
+use crate::golden::standing::{Seen, declared};
+use crate::notify::receivers::{Known, Receivers};
 use crate::objects::{self, Installation, pod_selector};
 use crate::plan::Observed;
 use crate::pool::{ObservedPool, claim_name};
@@ -43,6 +48,10 @@ pub struct Sources {
     pub reports: Reports,
     /// What came of asking for tokens.
     pub prober: Prober,
+    /// What came of asking golden prompts.
+    pub golden: Runner,
+    /// Who can be told.
+    pub receivers: Receivers,
 }
 
 /// Reads everything that is needed to decide about `model`.
@@ -57,12 +66,14 @@ pub async fn observe(
     let pool_name = &model.spec.pool_ref.name;
     let pool: Option<InferencePool> = get(client, &namespace, pool_name).await?;
     let mut deployments: Vec<Deployment> = list(client, &namespace, &pod_selector(model)).await?;
+    let mut golden = None;
     if let Some(pool) = &pool {
         let target = objects::revision_name(model, pool, installation);
         // A stranger's Deployment of that name need not have our label.
         if deployments.iter().all(|deployment| deployment.name_any() != target) {
             deployments.extend(get::<Deployment>(client, &namespace, &target).await?);
         }
+        golden = golden_prompts(sources, model, &target).await?;
     }
     let services = services(client, &namespace, model, &deployments).await?;
     let pods: Vec<Pod> = list(client, &namespace, &pod_selector(model)).await?;
@@ -80,10 +91,31 @@ pub async fn observe(
         reports,
         proofs: sources.prober.proofs(model.metadata.uid.as_deref().unwrap_or_default()),
         is_probing: sources.prober.is_on(),
+        receivers: match model.spec.notifications.as_slice() {
+            [] => Known::new(),
+            _ => sources.receivers.known(),
+        },
+        golden,
         scaling: None,
         trial: None,
         shadow: None,
     })
+}
+
+/// The golden prompts of a model, as long as its declared revision has to pass them: the one that serves has.
+async fn golden_prompts(
+    sources: &Sources,
+    model: &InferenceModel,
+    target: &str,
+) -> Result<Option<Seen>, Error> {
+    let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
+    let Some(declared) = declared(model).filter(|_| stable != Some(target)) else { return Ok(None) };
+    let (name, namespace) = (&declared.config_map_ref.name, model.namespace().unwrap_or_default());
+    let config_map: Option<ConfigMap> = get(&sources.client, &namespace, name).await?;
+    Ok(Some(Seen {
+        set: set::read(name, &namespace, config_map.as_ref()).map(Arc::new),
+        findings: sources.golden.findings(model.metadata.uid.as_deref().unwrap_or_default()),
+    }))
 }
 
 /// The model's Services, and whatever has the name of one that it needs.

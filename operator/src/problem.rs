@@ -33,6 +33,10 @@ pub enum Reason {
     Rejected,
     /// A schedule of spec.autoscaling cannot be read.
     InvalidSchedule,
+    /// The ConfigMap with golden prompts does not exist.
+    GoldenPromptsNotFound,
+    /// Golden prompts cannot be read.
+    GoldenPromptsInvalid,
 
     // Pods cannot be made or placed.
     /// Fewer replicas run than were asked for.
@@ -71,6 +75,8 @@ pub enum Reason {
     EngineLost,
 
     // It runs, and yet.
+    /// Too few golden prompts were answered as expected.
+    GoldenPromptsFailed,
     /// No token came through the gateway.
     ProbeFailed,
     /// No pod of the pool's gateway answers.
@@ -173,6 +179,14 @@ pub enum Reason {
     TrafficSkew,
     /// No ready stable pod on the same kind of node.
     NoComparableControl,
+
+    // Who is told.
+    /// All receivers exist.
+    ReceiversKnown,
+    /// The installation has no receiver of that name.
+    ReceiverNotFound,
+    /// The receiver's description cannot be read.
+    ReceiverInvalid,
 
     /// Not known yet.
     Unknown,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::pool::ImagePullPolicy;
@@ -51,6 +52,12 @@ pub struct Settings {
     /// Whether a model must give one token before it is Ready.
     #[arg(long, env = "INFERNO_PROBE", value_enum, default_value = "gateway")]
     pub probe: Probe,
+    /// Directory with one file per receiver of notifications; without it there are none.
+    #[arg(long, env = "INFERNO_RECEIVERS_DIRECTORY")]
+    pub receivers_directory: Option<PathBuf>,
+    /// Name of the cluster in notifications.
+    #[arg(long, env = "INFERNO_CLUSTER_NAME")]
+    pub cluster_name: Option<String>,
     /// Name of the Lease that only one operator holds.
     #[arg(long, env = "INFERNO_LEASE_NAME", default_value = "inferno-operator")]
     pub lease_name: String,

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use crds::model::InferenceModel;
 use crds::pool::{ImagePullPolicy, InferencePool};
+use k8s_openapi::api::core::v1::ConfigMap;
 use operator::gateway::{Gateway, gateway};
+use operator::golden;
 use operator::objects::{self, Installation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 5] = ["quickstart", "gpu", "huggingface", "canary", "autoscaling"];
+const EXAMPLES: [&str; 7] =
+    ["quickstart", "gpu", "huggingface", "canary", "autoscaling", "notifications", "golden-prompts"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -61,6 +64,11 @@ fn examples_have_no_unknown_fields() {
                 "InferencePool" => json!(serde_json::from_value::<InferencePool>(document.clone()).unwrap()),
                 "InferenceModel" => {
                     json!(serde_json::from_value::<InferenceModel>(document.clone()).unwrap())
+                }
+                "ConfigMap" => {
+                    let prompts: ConfigMap = serde_json::from_value(document.clone()).unwrap();
+                    golden::set::parse(prompts.data.as_ref().unwrap()).unwrap();
+                    json!(prompts)
                 }
                 other => panic!("{other} in {example}"),
             };

@@ -9,7 +9,7 @@ use serde_yaml::Value;
 use tests::release::repository;
 
 /// All that any installation may grant, as "group/resource: verbs". A line more is a decision, not an accident.
-const RIGHTS: [&str; 14] = [
+const RIGHTS: [&str; 15] = [
     "apps/deployments: create delete get list patch watch",
     "coordination.k8s.io/leases: create",
     "coordination.k8s.io/leases: get update",
@@ -20,6 +20,7 @@ const RIGHTS: [&str; 14] = [
     "inferno.ai/inferencemodels/status inferencepools/status: patch",
     "policy/poddisruptionbudgets: create delete get patch",
     "rbac.authorization.k8s.io/rolebindings roles: create get patch",
+    "/configmaps: get",
     "/persistentvolumeclaims: get",
     "/pods: get list watch",
     "/serviceaccounts: create get patch",
@@ -66,9 +67,33 @@ fn every_way_to_install_grants_the_same_small_rights() {
         &["watchNamespaces={default,ml}"],
         &["watchNamespaces={*}"],
         &["replicas=2", "demoModel.enabled=true"],
+        &["notifications.secretName=receivers"],
     ] {
         assert_eq!(rights(&render(values)), expected, "with {values:?}");
     }
+}
+
+#[test]
+fn receivers_reach_the_operator_as_files_that_the_kubelet_mounts() {
+    let pod = |values: &[&str]| {
+        let objects = render(values);
+        let operator = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        operator["spec"]["template"]["spec"].clone()
+    };
+    assert!(pod(&[])["volumes"].is_null());
+    let pod = pod(&["notifications.secretName=receivers", "notifications.clusterName=north"]);
+    assert_eq!(pod["volumes"][0]["secret"]["secretName"], "receivers");
+    let container = &pod["containers"][0];
+    assert_eq!(container["volumeMounts"][0]["readOnly"], Value::Bool(true));
+    let variable = |name: &str| {
+        let variables = container["env"].as_sequence().unwrap();
+        variables.iter().find(|variable| variable["name"] == name).map(|found| found["value"].clone())
+    };
+    assert_eq!(
+        variable("INFERNO_RECEIVERS_DIRECTORY"),
+        Some(container["volumeMounts"][0]["mountPath"].clone())
+    );
+    assert_eq!(variable("INFERNO_CLUSTER_NAME"), Some("north".into()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crds::definitions::definitions;
 use crds::model::InferenceModel;
@@ -11,8 +12,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use k8s_openapi::jiff::Timestamp;
 use operator::autoscale::{asked, policy};
 use operator::capacity::Claim;
+use operator::golden::Outcome;
+use operator::golden::set::parse;
+use operator::golden::standing::{FIRST_STEP, Finding, Seen, standing};
+use operator::notify::message::{Message, messages};
+use operator::notify::routing::letters;
 use operator::objects::{Installation, revision_name};
-use operator::plan::{Observed, plan};
+use operator::plan::{Notice, Observed, plan};
 use operator::pool::{ObservedPool, plan_pool};
 use operator::trial;
 use serde_json::{Value, json};
@@ -65,7 +71,7 @@ fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut V
 
 /// Another value of the same kind. `choices` are the words that enums here have.
 fn changed(value: &Value) -> Value {
-    const CHOICES: [[&str; 2]; 13] = [
+    const CHOICES: [[&str; 2]; 15] = [
         ["HTTP", "HTTPS"],
         ["HuggingFace", "HTTP"],
         ["Ephemeral", "PersistentVolumeClaim"],
@@ -79,6 +85,8 @@ fn changed(value: &Value) -> Value {
         ["Canary", "BlueGreen"],
         ["None", "Model"],
         ["External", "Observe"],
+        ["Info", "Critical"],
+        ["Scaling", "Rollout"],
     ];
     match value {
         Value::Bool(flag) => json!(!flag),
@@ -112,8 +120,12 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
     let of_load = [now, earlier].map(|at| model.spec.autoscaling.as_ref().map(|of_load| policy(of_load, at)));
     let replicas = asked(&model, None, now);
     let of_trial = trial::analysis(&model.spec);
+    let of_news = letters(&model.spec.notifications, &news(&model));
+    let of_golden = standing(&model, Some(&half_passed()), "tiny-b");
     let of_model = plan(&model, &observed(&model, pool), &installation(), now);
-    Some(format!("{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?}"))
+    Some(format!(
+        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {of_news:#?} {of_golden:#?}"
+    ))
 }
 
 fn installation() -> Installation {
@@ -122,6 +134,27 @@ fn installation() -> Installation {
         sidecar_pull_policy: ImagePullPolicy::IfNotPresent,
         report_url: None,
     }
+}
+
+/// One of two golden prompts was answered otherwise.
+fn half_passed() -> Seen {
+    let entry = "{prompt: a, expect: {contains: [a]}}".to_owned();
+    let set = parse(&[("a".to_owned(), entry)].into()).unwrap();
+    let finding = Finding {
+        revision: "tiny-b".into(),
+        step: FIRST_STEP,
+        set_hash: set.hash.clone(),
+        tried_at: Timestamp::UNIX_EPOCH,
+        result: Ok(Outcome::new(2, vec!["a: wrong".into()])),
+    };
+    Seen { set: Ok(Arc::new(set)), findings: vec![finding] }
+}
+
+/// Something that a receiver of a model may be told.
+fn news(model: &InferenceModel) -> Vec<Message> {
+    let notice = Notice { is_warning: false, reason: "ScaledUp".into(), message: "because".into() };
+    let status = model.status.clone().unwrap_or_default();
+    messages(model, &status, &[notice], None, Timestamp::UNIX_EPOCH)
 }
 
 /// The declared revision with all its pods beside an older one, so that how it takes over matters.
@@ -184,9 +217,11 @@ fn models() -> Vec<Value> {
         "requestPolicy": {"defaultPriority": "Normal", "timeoutSeconds": 60, "maxOutputTokens": 100},
         "suspend": false,
         "killSwitch": "None",
+        "notifications": [{"receiver": "chat", "minSeverity": "Info", "events": ["Scaling"]}],
         "rollout": {
             "strategy": "Canary",
             "traffic": {"canaryPercent": 25, "stickyKey": "Conversation", "headerOverride": true, "mirrorPercent": 5},
+            "goldenPrompts": {"configMapRef": {"name": "smoke"}, "minimumPassPercent": 60},
             "analysis": {"mode": "Observe", "regressionTolerancePercent": 4, "minCanaryPods": 3, "podVariationPercent": 1},
         },
     });

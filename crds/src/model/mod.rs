@@ -12,14 +12,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::notification::Notification;
+
 pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use rollout::{
-    AnalysisMode, AnalysisPolicy, KillSwitch, RolloutPolicy, RolloutStrategy, StickyKey, TrafficPolicy,
+    AnalysisMode, AnalysisPolicy, ConfigMapRef, GoldenPrompts, KillSwitch, RolloutPolicy, RolloutStrategy,
+    StickyKey, TrafficPolicy,
 };
 pub use status::{
-    AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, ColdStart,
+    Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, ColdStart,
     InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
     RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds, Summary,
 };
@@ -95,6 +98,11 @@ pub struct InferenceModelSpec {
     /// Which traffic is turned away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_switch: Option<KillSwitch>,
+    /// Who is told when something changes. Changing it restarts nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["receiver".to_owned()]))]
+    pub notifications: Vec<Notification>,
 }
 
 fn one_replica() -> i32 {

@@ -21,6 +21,30 @@ pub struct RolloutPolicy {
     /// A change begins the analysis anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisPolicy>,
+    /// Questions with known answers that a new revision must pass before it gets its first request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden_prompts: Option<GoldenPrompts>,
+}
+
+/// Questions with known answers.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoldenPrompts {
+    /// The ConfigMap that holds them, in the same namespace: each entry is a YAML document with one prompt.
+    pub config_map_ref: ConfigMapRef,
+    /// Share of them that must be answered as expected. Default: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub minimum_pass_percent: Option<i32>,
+}
+
+/// A ConfigMap by name.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapRef {
+    /// Name of a ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// By what a canary is judged: its pods' work against that of stable pods, per unit of work.

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::notification::Severity;
+
 /// What the operator has seen of a model.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,6 +48,9 @@ pub struct InferenceModelStatus {
     /// How far the declared revision is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
+    /// What somebody should look at. It is told once and stays until the model is Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<Alarm>,
     /// How many pods the autoscaler wants, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
@@ -54,10 +59,22 @@ pub struct InferenceModelStatus {
     pub summary: Option<Summary>,
     /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`; with
     /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`; while a canary runs also
-    /// `AnalysisConclusive`.
+    /// `AnalysisConclusive`; with spec.notifications also `ReceiversKnown`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What somebody should look at.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alarm {
+    /// Why the model is not Ready.
+    pub reason: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Since when.
+    pub since: Time,
 }
 
 /// The file as the pods opened it.

@@ -22,6 +22,9 @@ use crate::autoscale::tell::Seen;
 use crate::autoscale::{self, claims_with};
 use crate::blame::name_field;
 use crate::capacity::{Claim, allot};
+use crate::golden;
+use crate::notify::condition::condition;
+use crate::notify::receivers::Known;
 use crate::objects::{self, Installation, REVISION_LABEL};
 use crate::pod::{self, Reading};
 use crate::policy::check_source;
@@ -58,6 +61,10 @@ pub struct Observed {
     pub proofs: Vec<Proof>,
     /// Whether tokens are asked for at all; without it, ready pods count as serving.
     pub is_probing: bool,
+    /// The golden prompts that the declared revision has to pass, if there are any.
+    pub golden: Option<golden::standing::Seen>,
+    /// Who can be told, if the model names anybody.
+    pub receivers: Known,
     /// How many replicas the load asks for, if decisions are made for the model.
     pub scaling: Option<Seen>,
     /// The last verdict on the canary, if there is one.
@@ -137,6 +144,8 @@ pub struct Plan {
     pub notices: Vec<Notice>,
     /// Tokens to ask for.
     pub probes: Vec<ProbeRequest>,
+    /// Golden prompts to ask.
+    pub golden: Option<golden::runner::Request>,
     /// When to look again without being woken.
     pub requeue: Duration,
 }
@@ -149,15 +158,19 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    match accept(model, observed, installation, now) {
+    let mut plan = match accept(model, observed, installation, now) {
         Ok(accepted) => roll(model, observed, installation, &accepted, now),
-        Err(problem) => hold(model, observed, &problem, now),
-    }
+        Err(problem) => return refused(model, observed, &problem, now),
+    };
+    plan.status.conditions.extend(condition(model, &observed.receivers, now));
+    plan
 }
 
 /// The plan when the API server has refused an object of it: the same, but the status says so.
 pub fn refused(model: &InferenceModel, observed: &Observed, problem: &Problem, now: Timestamp) -> Plan {
-    hold(model, observed, problem, now)
+    let mut plan = hold(model, observed, problem, now);
+    plan.status.conditions.extend(condition(model, &observed.receivers, now));
+    plan
 }
 
 /// A spec that can be acted on.
@@ -183,6 +196,9 @@ fn accept<'observed>(
             ),
         )
     })?;
+    if let Some(Err(problem)) = observed.golden.as_ref().map(|golden| &golden.set) {
+        return Err(problem.clone());
+    }
     check_source(&model.spec.source, pool.spec.source_policy.as_ref(), pool_name)?;
     if let Some(policy) = &model.spec.autoscaling {
         autoscale::schedule::check(policy, now)?;
@@ -214,6 +230,7 @@ fn hold(model: &InferenceModel, observed: &Observed, problem: &Problem, now: Tim
         notices: notices::notices(model, &status),
         status,
         probes: Vec::new(),
+        golden: None,
         requeue,
     }
 }
@@ -246,13 +263,14 @@ fn roll(
         let is_told = current.replicas_told == wanted || needed.is_some();
         current.is_current && wanted > 0 && is_told && current.ready >= needed.unwrap_or(wanted)
     });
+    let golden = golden::standing::standing(model, observed.golden.as_ref(), target);
     let roles = rollout::roles(&Standing {
         target,
         revisions: &all,
         stable,
         share: rollout::declared_share(&model.spec),
         is_complete,
-        is_proven: is_proven(model, observed, target),
+        is_proven: is_proven(model, observed, target) && may_serve(model, golden.as_ref(), target),
     });
     let readings = readings(model, observed, pool, target);
     let mut situation = Situation {
@@ -271,6 +289,7 @@ fn roll(
         gateway_proof: None,
         pod_proof: proof(observed, target, Route::Pod),
         is_probing: observed.is_probing,
+        golden: golden.as_ref(),
         has_gateway: has_gateway(pool),
         seen,
         trial: observed.trial.as_ref(),
@@ -292,6 +311,7 @@ fn roll(
         prune_services: unneeded_services(model, observed, target, &roles),
         notices: notices::notices(model, &status),
         probes: probes::probes(model, observed, &situation, now),
+        golden: probes::golden(model, observed, &situation, now),
         requeue: requeue(&status),
         status,
     }
@@ -330,6 +350,15 @@ fn is_proven(model: &InferenceModel, observed: &Observed, revision: &str) -> boo
         return false;
     }
     proofs().any(|proof| proof.has_succeeded) || has_weight(model, revision)
+}
+
+/// Whether golden prompts let the revision have traffic. What has a share passed them before a restart made us forget.
+fn may_serve(model: &InferenceModel, golden: Option<&golden::standing::Standing>, revision: &str) -> bool {
+    match golden {
+        None | Some(golden::standing::Standing::Passed) => true,
+        Some(golden::standing::Standing::Failed(_)) => false,
+        Some(golden::standing::Standing::Asking(_)) => has_weight(model, revision),
+    }
 }
 
 fn has_weight(model: &InferenceModel, revision: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What has changed between the last status and this one that people should be told. Pure.
 
-use crds::model::{InferenceModel, InferenceModelStatus, RolloutPhase};
+use crds::model::{InferenceModel, InferenceModelStatus};
 
 use super::Notice;
 use crate::autoscale::tell;
@@ -17,6 +17,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
         finished(model, &before, status),
         removed(&before, status),
         alarm(&before, status),
+        cleared(&before, status),
         tell::notice(model, &before, status),
         trial::tell::notice(&before, status),
     ];
@@ -69,20 +70,18 @@ fn removed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Opti
         .then(|| notice("CanaryRemoved", format!("canary {canary} is removed; {stable} serves on")))
 }
 
+/// An alarm that has not been told, in the words of the Ready condition.
 fn alarm(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
-    let ready = |status: &InferenceModelStatus| {
-        status.conditions.iter().find(|condition| condition.type_ == status::READY).cloned()
-    };
-    let now = ready(status)?;
-    let is_new = ready(before).is_none_or(|then| then.reason != now.reason);
-    (is_new && is_alarming(status)).then_some(Notice {
-        is_warning: true,
-        reason: now.reason,
-        message: now.message,
-    })
+    let alarm = status.alarm.as_ref().filter(|alarm| before.alarm.as_ref() != Some(*alarm))?;
+    Some(Notice { is_warning: true, reason: alarm.reason.clone(), message: ready_message(status) })
 }
 
-fn is_alarming(status: &InferenceModelStatus) -> bool {
-    let phase = status.rollout.as_ref().map(|rollout| rollout.phase);
-    matches!(phase, Some(RolloutPhase::Failed | RolloutPhase::Pending))
+fn cleared(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let alarm = before.alarm.as_ref().filter(|_| status.alarm.is_none())?;
+    Some(notice("AlarmCleared", format!("{} is over: {}", alarm.reason, ready_message(status))))
+}
+
+fn ready_message(status: &InferenceModelStatus) -> String {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == status::READY);
+    ready.map(|condition| condition.message.clone()).unwrap_or_default()
 }

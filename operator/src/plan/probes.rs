@@ -5,6 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Observed, ProbeRequest, Route, pods_of, proof};
 use crate::autoscale;
+use crate::golden::runner::Request;
+use crate::golden::standing::FIRST_STEP;
 use crate::objects::{self, POD_PORT};
 use crate::pod;
 use crate::status::{Situation, was_ready};
@@ -26,7 +28,9 @@ pub(super) fn probes(
     if !observed.is_probing || !situation.is_complete {
         return Vec::new();
     }
-    let is_open = situation.has_gateway && model.spec.kill_switch != Some(KillSwitch::Model);
+    let is_open = situation.has_gateway
+        && !situation.is_withheld()
+        && model.spec.kill_switch != Some(KillSwitch::Model);
     let is_beside = situation.roles.keeper.is_some() && !situation.roles.is_stable;
     let spokesman_serves = !is_beside
         || (situation.roles.is_able && situation.roles.keeper.is_some_and(|keeper| keeper.ready > 0));
@@ -40,6 +44,22 @@ pub(super) fn probes(
     let at_a_pod = is_unasked.then(|| pod_request(model, observed, situation.target)).flatten();
     let requests = through_gateway.into_iter().chain(at_a_pod);
     requests.filter(|request| is_due(model, observed, request, now)).collect()
+}
+
+/// Golden prompts to ask of a revision that has given a token and has no traffic of its own yet.
+pub(super) fn golden(
+    model: &InferenceModel,
+    observed: &Observed,
+    situation: &Situation<'_>,
+    now: Timestamp,
+) -> Option<Request> {
+    let seen = observed.golden.as_ref()?;
+    let has_token = super::is_proven(model, observed, situation.target);
+    if !situation.is_complete || !has_token || !seen.is_due(situation.target, FIRST_STEP, now) {
+        return None;
+    }
+    let ProbeRequest { revision, base_url, model_name, .. } = pod_request(model, observed, situation.target)?;
+    Some(Request { revision, step: FIRST_STEP, base_url, model_name })
 }
 
 fn pod_request(model: &InferenceModel, observed: &Observed, revision: &str) -> Option<ProbeRequest> {

@@ -2,6 +2,7 @@
 //!
 //! `Ready` is about the declared revision only; `Available` is about whoever serves.
 
+mod alarm;
 mod facts;
 mod progress;
 
@@ -14,6 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::autoscale;
 use crate::autoscale::tell::{self, Seen};
+use crate::golden;
 use crate::objects;
 use crate::plan::Proof;
 use crate::pod::{Reading, Stage};
@@ -75,6 +77,8 @@ pub struct Situation<'seen> {
     pub pod_proof: Option<&'seen Proof>,
     /// Whether tokens are asked for.
     pub is_probing: bool,
+    /// Where the target stands with its golden prompts, if it has to pass any.
+    pub golden: Option<&'seen golden::standing::Standing>,
     /// Whether a pod of the pool's gateway is ready.
     pub has_gateway: bool,
     /// How many replicas the load asks for, if decisions are made.
@@ -86,6 +90,12 @@ pub struct Situation<'seen> {
 }
 
 impl Situation<'_> {
+    /// Whether gateways are to know nothing of the target yet: they send a first revision whatever comes, and this one
+    /// has golden prompts to pass. Requests are held meanwhile.
+    pub fn is_withheld(&self) -> bool {
+        self.golden.is_some() && !self.roles.is_stable && self.roles.keeper.is_none()
+    }
+
     /// The revision that stands for the model towards clients: the one that gets what no other revision gets.
     pub fn spokesman(&self) -> &str {
         self.roles.keeper.filter(|_| !self.roles.is_stable).map_or(self.target, |keeper| &keeper.name)
@@ -180,6 +190,7 @@ pub fn held(
         (AVAILABLE, available(ready)),
         (READY, no()),
     ];
+    status.alarm = alarm::alarm(&status, RolloutPhase::Pending, &no(), ready, now);
     // Nothing is decided about how many pods there are, either.
     let scaling = autoscale::mode(&model.spec).map(|_| (tell::SCALING_ACTIVE, no()));
     status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling));
@@ -199,10 +210,12 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
     let canary_revision = (rollout::strategy(&model.spec) == RolloutStrategy::Canary)
         .then(|| situation.target.to_owned())
         .filter(|_| keeper.is_some() && !is_stable);
+    let alarm = alarm::alarm(&before, phase, &ready, ready_pods, now);
     let facts = situation.opened.map(|opened| facts(model, opened)).or_else(|| before.model.clone());
     let placement = situation.opened.map(placement).or(before.placement);
     let mut status = InferenceModelStatus {
-        target_revision: (!is_stable).then(|| situation.target.to_owned()),
+        alarm,
+        target_revision: (!is_stable && !situation.is_withheld()).then(|| situation.target.to_owned()),
         placement,
         cold_start: situation.cold_start.clone(),
         rollout: Some(RolloutStatus {

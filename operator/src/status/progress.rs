@@ -6,6 +6,7 @@ use super::facts::short;
 use super::{PROBE_FAILURES_MAX, READY, Situation, Verdict};
 use crate::autoscale;
 use crate::gateway;
+use crate::golden::standing::Standing;
 use crate::objects;
 use crate::plan::Proof;
 use crate::pod::{Reading, Stage};
@@ -84,8 +85,7 @@ fn complete(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
     } else if situation.roles.is_able && situation.roles.keeper.is_some() {
         beside(model, situation)
     } else {
-        let proof = situation.pod_proof.or(situation.gateway_proof);
-        return proving(situation, proof.and_then(|proof| proof.error.as_ref()));
+        return unproven(situation);
     };
     let is_well = matches!(progress.phase, RolloutPhase::Stable | RolloutPhase::Canary);
     if is_well && situation.granted < situation.asked {
@@ -206,6 +206,34 @@ fn has_reason(model: &InferenceModel, reason: Reason, phase: RolloutPhase) -> bo
             .any(|condition| condition.type_ == READY && condition.reason == reason.to_string());
         is_in_phase && is_for_reason
     })
+}
+
+/// It is asked for a token, and then its golden prompts.
+fn unproven(situation: &Situation<'_>) -> Progress {
+    let proof = situation.pod_proof.or(situation.gateway_proof);
+    let error = proof.and_then(|proof| proof.error.as_ref());
+    let has_token = error.is_none() && (proof.is_some() || !situation.is_probing);
+    match situation.golden {
+        Some(Standing::Failed(message)) => failed(
+            situation,
+            &Problem::new(
+                Reason::GoldenPromptsFailed,
+                format!("{message}; revision {} gets no traffic", situation.target),
+            ),
+        ),
+        Some(Standing::Asking(obstacle)) if has_token => {
+            let message = match obstacle {
+                Some(obstacle) => format!("all pods are ready, but {obstacle}"),
+                None => "all pods are ready; golden prompts are asked".to_owned(),
+            };
+            Progress {
+                phase: RolloutPhase::Proving,
+                summary: "Proving".to_owned(),
+                ready: Verdict::no(Reason::Proving, keeps_serving(&message, situation.roles.keeper)),
+            }
+        }
+        _ => proving(situation, error),
+    }
 }
 
 fn proving(situation: &Situation<'_>, error: Option<&String>) -> Progress {

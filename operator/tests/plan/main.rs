@@ -4,6 +4,7 @@
 
 mod canary;
 mod failing;
+mod golden;
 mod naming;
 mod refusing;
 mod replacing;

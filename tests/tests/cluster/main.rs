@@ -13,6 +13,7 @@ mod clients;
 mod disruptions;
 mod documents;
 mod faults;
+mod golden;
 mod kills;
 mod models;
 mod priority;

@@ -1,0 +1,72 @@
+//! Golden prompts that the real engine is asked: a revision that passes them takes its share, one that does not gets nothing.
+
+use serde_json::{Value, json};
+use tests::kubectl::{apply, condition, kubectl};
+
+use crate::scene::{READY_LIMIT, Scene, demo_spec};
+
+const CONFIG_MAP: &str = "golden-world";
+
+/// What the demo model says with temperature 0; examples/model/questions.json has the same questions.
+fn prompts(answer: &str) -> String {
+    let greeting = "messages: [{role: user, content: 'Hello!'}]\nmaxTokens: 32\n\
+                    expect: {regex: '^Hello! How can I help you', maxLatencyMs: 60000}";
+    let pip = format!(
+        "messages: [{{role: user, content: 'Where does Pip live?'}}]\nmaxTokens: 32\nexpect: {{contains: ['{answer}']}}"
+    );
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG_MAP},
+        "data": {"greeting.yaml": greeting, "pip.yaml": pip},
+    });
+    map.to_string()
+}
+
+#[test]
+fn a_revision_gets_traffic_only_when_its_golden_prompts_pass() {
+    let mut spec = demo_spec();
+    spec["rollout"] = json!({
+        "strategy": "Canary",
+        "traffic": {"canaryPercent": 50},
+        "goldenPrompts": {"configMapRef": {"name": CONFIG_MAP}},
+    });
+    let _ = kubectl(&["delete", "configmap", CONFIG_MAP, "--ignore-not-found"]);
+    let scene = Scene::start("golden", &spec);
+    let missing = scene.wait("refused", READY_LIMIT, |model| reason(model) == "GoldenPromptsNotFound");
+    let message = condition(&missing, "Ready").2;
+    assert!(message.contains("spec.rollout.goldenPrompts.configMapRef.name is golden-world"), "{message}");
+
+    // A set that passes: the first revision serves.
+    apply(&prompts("mill")).unwrap();
+    let stable = scene.ready()["status"]["stableRevision"].clone();
+
+    // A set that fails: the canary gets nothing, and the status says which prompt and why.
+    apply(&prompts("castle")).unwrap();
+    spec["engine"] = json!({"contextLength": 1024});
+    scene.apply(&spec);
+    let failed = scene
+        .wait("failed by its golden prompts", READY_LIMIT, |model| reason(model) == "GoldenPromptsFailed");
+    let message = condition(&failed, "Ready").2;
+    println!("{message}");
+    for part in ["1 of 2 golden prompts", "pip.yaml: the answer does not contain \"castle\"", "keeps serving"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!((&failed["status"]["stableRevision"], weight(&failed)), (&stable, 0), "{failed:#}");
+    let traffic = scene.traffic();
+    let served = traffic.after(20);
+    assert_eq!(served.revisions().keys().copied().collect::<Vec<_>>(), [stable.as_str().unwrap()]);
+
+    // The set is corrected: the same canary gets its share.
+    apply(&prompts("mill")).unwrap();
+    scene.wait("at its share", READY_LIMIT, |model| weight(model) == 5_000);
+    traffic.stop().assert_all_answered("golden prompts that fail and pass");
+    kubectl(&["delete", "configmap", CONFIG_MAP]).unwrap();
+}
+
+fn reason(model: &Value) -> String {
+    condition(model, "Ready").1
+}
+
+fn weight(model: &Value) -> u64 {
+    model["status"]["rollout"]["weightBasisPoints"].as_u64().unwrap_or_default()
+}
