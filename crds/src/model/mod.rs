@@ -16,11 +16,13 @@ pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use rollout::{
-    AnalysisMode, AnalysisPolicy, KillSwitch, RolloutPolicy, RolloutStrategy, StickyKey, TrafficPolicy,
+    AnalysisMode, AnalysisPolicy, InconclusivePolicy, KillSwitch, RolloutAction, RolloutCommand,
+    RolloutPolicy, RolloutStep, RolloutStrategy, StepGate, StickyKey, TolerancePolicy, TrafficPolicy,
+    UnderpoweredPolicy,
 };
 pub use status::{
-    AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, ColdStart,
-    InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
+    AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, CanaryCourse,
+    CanaryPhase, CapacityStrategy, ColdStart, FailedRevision, InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
     RolloutStatus, ScalingDecision, ScalingFigures, StartSeconds, Summary,
 };
 

@@ -1,6 +1,6 @@
 //! What has changed between the last status and this one that people should be told. Pure.
 
-use crds::model::{InferenceModel, InferenceModelStatus, RolloutPhase};
+use crds::model::{CanaryPhase, InferenceModel, InferenceModelStatus, RolloutPhase};
 
 use super::Notice;
 use crate::autoscale::tell;
@@ -16,6 +16,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
         weighed(&before, status),
         finished(model, &before, status),
         removed(&before, status),
+        paused(&before, status),
         alarm(&before, status),
         tell::notice(model, &before, status),
         trial::tell::notice(&before, status),
@@ -69,6 +70,18 @@ fn removed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Opti
         .then(|| notice("CanaryRemoved", format!("canary {canary} is removed; {stable} serves on")))
 }
 
+/// A person is asked to decide about a canary.
+fn paused(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let phase = |status: &InferenceModelStatus| Some(status.rollout.as_ref()?.course.as_ref()?.phase);
+    let is_waiting = |status| matches!(phase(status), Some(CanaryPhase::Paused | CanaryPhase::Inconclusive));
+    let (canary, course) = (status.canary_revision.as_ref()?, status.rollout.as_ref()?.course.as_ref()?);
+    (is_waiting(status) && phase(before) != phase(status)).then(|| Notice {
+        is_warning: true,
+        reason: "CanaryWaits".to_owned(),
+        message: format!("canary {canary} waits for a person: {}", course.message),
+    })
+}
+
 fn alarm(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
     let ready = |status: &InferenceModelStatus| {
         status.conditions.iter().find(|condition| condition.type_ == status::READY).cloned()
@@ -84,5 +97,9 @@ fn alarm(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option
 
 fn is_alarming(status: &InferenceModelStatus) -> bool {
     let phase = status.rollout.as_ref().map(|rollout| rollout.phase);
-    matches!(phase, Some(RolloutPhase::Failed | RolloutPhase::Pending))
+    let has_ended = |phase| {
+        use RolloutPhase::{Aborted, Killed, RolledBack, RollingBack};
+        matches!(phase, RollingBack | RolledBack | Aborted | Killed)
+    };
+    matches!(phase, Some(RolloutPhase::Failed | RolloutPhase::Pending)) || phase.is_some_and(has_ended)
 }
