@@ -300,7 +300,7 @@ fn look(model: &InferenceModel, observed: &Observed, shared: &Shared, now: Times
     Some(Seen { look, now_ms })
 }
 
-/// The last verdict on the model's canary. Whoever has one is reconciled every few seconds, so nobody is woken for it.
+/// The last verdict on the model's canary.
 fn look_at_canary(
     model: &InferenceModel,
     observed: &Observed,
@@ -317,7 +317,7 @@ fn look_at_canary(
 }
 
 /// Looks at each model's load and canary when it is time, and wakes the reconciles of those for which another number of
-/// pods is right now.
+/// pods is right now, or whose canary has another verdict.
 async fn watch_loads(Shared { loads, trials, wake, metrics, .. }: Shared) {
     let mut pace = tokio::time::interval(LOADS_EVERY);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -328,7 +328,11 @@ async fn watch_loads(Shared { loads, trials, wake, metrics, .. }: Shared) {
             // Nobody listens only at the very end.
             let _ = wake.send(model);
         }
-        metrics.show_canaries(&trials.turn(now));
+        let turn = trials.turn(now);
+        metrics.show_canaries(&turn.outcomes);
+        for model in turn.wake {
+            let _ = wake.send(model);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod autoscale;
 pub mod blame;
 pub mod capacity;
+pub mod conduct;
 pub mod gateway;
 pub mod golden;
 pub mod objects;

@@ -23,6 +23,8 @@ pub struct Reading {
     pub has_model: bool,
     /// When the pod was made.
     pub created: Option<Timestamp>,
+    /// How often its server has ended.
+    pub restarts: i32,
 }
 
 /// How far a pod is, in order.
@@ -128,6 +130,7 @@ pub fn read(pod: &Pod, report: Option<&Report>, pool: &InferencePool) -> Reading
         is_scheduled,
         has_model,
         created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        restarts: serve.map_or(0, |serve| serve.restart_count),
     }
 }
 

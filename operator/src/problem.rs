@@ -115,6 +115,22 @@ pub enum Reason {
     Stable,
     /// A canary serves its share.
     CanaryServing,
+    /// A canary serves its share and is judged.
+    CanaryAnalysing,
+    /// A canary serves its share until a person decides.
+    CanaryPaused,
+    /// A canary takes all traffic.
+    CanaryPromoting,
+    /// There is no room for a canary.
+    CapacityUnavailable,
+    /// A canary gives its traffic back and goes.
+    RollingBack,
+    /// A canary was judged worse.
+    RolledBack,
+    /// A person, a deadline or a failed start has ended a rollout.
+    RolloutAborted,
+    /// `spec.killSwitch` has ended a rollout.
+    RolloutKilled,
     /// The spec can be acted on.
     Valid,
     /// The file has the declared digest.

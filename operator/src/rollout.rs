@@ -2,7 +2,8 @@
 //!
 //! A new revision runs beside the one that serves and takes over when it is complete, proven, and declared to have
 //! everything. Until then it gets its declared share (strategy Canary), or nothing (`BlueGreen`). Going back to the
-//! serving revision is just another target.
+//! serving revision is just another target. Of a canary that the operator drives `conduct` decides instead, as long as
+//! there is a stable revision to compare with.
 //!
 //! | stable | target | declared | complete, proven | gets | then |
 //! |---|---|---|---|---|---|
@@ -15,6 +16,7 @@
 
 use crds::model::{InferenceModelSpec, KillSwitch, RolloutStrategy};
 
+use crate::conduct::conducts;
 use crate::revision::Revision;
 
 /// All traffic, in basis points.
@@ -44,6 +46,8 @@ pub struct Roles<'seen> {
     pub is_able: bool,
     /// Whether the target is the stable revision, from now on or since long.
     pub is_stable: bool,
+    /// Whether the target is to run: not if it has failed, or waits.
+    pub runs: bool,
     /// The one other revision that stays, and gets whatever the target does not.
     pub keeper: Option<&'seen Revision>,
     /// What the target gets beside the keeper, in basis points.
@@ -59,6 +63,8 @@ pub fn declared_share(spec: &InferenceModelSpec) -> i32 {
     }
     match strategy(spec) {
         RolloutStrategy::BlueGreen => ALL,
+        // Nobody serves whom it could be compared with: a canary that the operator drives takes over.
+        RolloutStrategy::Canary if conducts(spec) => ALL,
         RolloutStrategy::Canary => declared_percent(spec) * 100,
     }
 }
@@ -87,6 +93,7 @@ pub fn roles<'seen>(standing: &Standing<'seen>) -> Roles<'seen> {
     Roles {
         is_able,
         is_stable,
+        runs: true,
         keeper,
         weight: if is_able && !is_stable && keeper.is_some() { share } else { 0 },
         leavers: others

@@ -12,6 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use k8s_openapi::jiff::Timestamp;
 use operator::autoscale::{asked, policy};
 use operator::capacity::Claim;
+use operator::conduct;
 use operator::golden::Outcome;
 use operator::golden::set::parse;
 use operator::golden::standing::{FIRST_STEP, Finding, Seen, standing};
@@ -71,7 +72,7 @@ fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut V
 
 /// Another value of the same kind. `choices` are the words that enums here have.
 fn changed(value: &Value) -> Value {
-    const CHOICES: [[&str; 2]; 15] = [
+    const CHOICES: [[&str; 2]; 20] = [
         ["HTTP", "HTTPS"],
         ["HuggingFace", "HTTP"],
         ["Ephemeral", "PersistentVolumeClaim"],
@@ -87,6 +88,11 @@ fn changed(value: &Value) -> Value {
         ["External", "Observe"],
         ["Info", "Critical"],
         ["Scaling", "Rollout"],
+        ["Enforce", "Observe"],
+        ["Manual", "Auto"],
+        ["Pause", "Abort"],
+        ["Rollback", "Promote"],
+        ["Promote", "Pause"],
     ];
     match value {
         Value::Bool(flag) => json!(!flag),
@@ -112,6 +118,7 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
         "status": {"stableRevision": "tiny-a", "canaryRevision": "tiny-b"},
     }))
     .ok()?;
+    let driven = is_conducted(&model).then(|| on_trial(&model, &pool));
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let seen = view(Some(&pool), "cpu", std::iter::once(&model), std::iter::empty());
     let of_pool = plan_pool(&pool, &ObservedPool::default(), &installation(), now);
@@ -124,8 +131,36 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
     let of_golden = standing(&model, Some(&half_passed()), "tiny-b");
     let of_model = plan(&model, &observed(&model, pool), &installation(), now);
     Some(format!(
-        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {of_news:#?} {of_golden:#?}"
+        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {driven:#?} {of_news:#?} {of_golden:#?}"
     ))
+}
+
+fn is_conducted(model: &InferenceModel) -> bool {
+    conduct::conducts(&model.spec)
+}
+
+/// What is declared of a canary that the operator drives, and what is planned while it is on trial and after it failed.
+fn on_trial(model: &InferenceModel, pool: &InferencePool) -> impl std::fmt::Debug + use<> {
+    let target = revision_name(model, pool, &installation());
+    let status = |phase: &str| {
+        let is_running = phase == "Analysing";
+        json!({
+            "stableRevision": "tiny-a",
+            "canaryRevision": is_running.then_some(&target),
+            "rollout": {
+                "phase": phase, "summary": "", "weightBasisPoints": 1000, "step": 1, "steps": 2,
+                "course": {"phase": phase, "since": "2027-01-15T07:00:00Z", "ending": "RolledBack"},
+                "failedRevisions": [{"revision": target, "retryToken": "again", "ending": "RolledBack", "message": ""}],
+            },
+        })
+    };
+    let plans = ["Analysing", "RolledBack"].map(|phase| {
+        let mut model = model.clone();
+        model.status = Some(serde_json::from_value(status(phase)).unwrap());
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        plan(&model, &observed(&model, pool.clone()), &installation(), now)
+    });
+    ([0, 1].map(|step| conduct::declared(&model.spec, step)), conduct::is_enforced(&model.spec), plans)
 }
 
 fn installation() -> Installation {
@@ -225,6 +260,23 @@ fn models() -> Vec<Value> {
             "analysis": {"mode": "Observe", "regressionTolerancePercent": 4, "minCanaryPods": 3, "podVariationPercent": 1},
         },
     });
+    let driven = json!({
+        "poolRef": {"name": "cpu"},
+        "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
+        "replicas": 3,
+        "rollout": {
+            "strategy": "Canary",
+            "steps": [
+                {"weightPercent": 10, "minDurationSeconds": 30, "maxDurationSeconds": 60, "gate": "Manual"},
+                {"weightPercent": 50},
+            ],
+            "capacityDeadlineSeconds": 100, "loadDeadlineSeconds": 100, "warmupSeconds": 10,
+            "progressDeadlineSeconds": 100, "retryToken": "again",
+            "action": {"command": "Pause", "revision": "tiny-x", "id": "1"},
+            "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20},
+                         "inconclusivePolicy": "Rollback", "underpoweredPolicy": "Promote"},
+        },
+    });
     // 1_800_000_000 is a Friday, 08:00 in UTC.
     let scaled = json!({
         "poolRef": {"name": "cpu"},
@@ -251,7 +303,7 @@ fn models() -> Vec<Value> {
         "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
         "replicas": 3,
     });
-    vec![full, from_hub, plain, scaled, misread]
+    vec![full, driven, from_hub, plain, scaled, misread]
 }
 
 /// Whether changing the leaf changes what is done in any sample that has it.

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.traffic) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.traffic splits traffic with a canary; set spec.rollout.strategy to Canary, or leave traffic out"))]
 #[x_kube(validation = Rule::new("!has(self.analysis) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.analysis judges a canary; set spec.rollout.strategy to Canary, or leave analysis out"))]
+#[x_kube(validation = Rule::new("!(has(self.steps) || has(self.action) || has(self.retryToken) || has(self.capacityDeadlineSeconds) || has(self.loadDeadlineSeconds) || has(self.warmupSeconds) || has(self.progressDeadlineSeconds)) || (has(self.strategy) && self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))").message("spec.rollout: steps, action, retryToken, warmupSeconds and deadlines are for a canary that the operator drives; set strategy to Canary and leave traffic.canaryPercent out, with which you drive it yourself"))]
+#[x_kube(validation = Rule::new("!(has(self.traffic) && has(self.traffic.canaryPercent) && has(self.analysis)) || !((has(self.analysis.mode) && self.analysis.mode == 'Enforce') || has(self.analysis.inconclusivePolicy) || has(self.analysis.underpoweredPolicy))").message("spec.rollout.analysis: mode Enforce, inconclusivePolicy and underpoweredPolicy are for a canary that the operator drives; leave them out, or traffic.canaryPercent"))]
 pub struct RolloutPolicy {
     /// How.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -17,13 +19,41 @@ pub struct RolloutPolicy {
     /// Who gets the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficPolicy>,
-    /// By what a canary is judged. A canary with a share of the traffic always is; status.rollout.analysis has the verdict.
-    /// A change begins the analysis anew.
+    /// The shares that the canary gets one after the other; after the last it is promoted. Default: 10, 25, 50, 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 20))]
+    #[x_kube(validation = Rule::new("self.map(step, step.weightPercent).isSorted() && self.all(one, self.exists_one(other, other.weightPercent == one.weightPercent))").message("spec.rollout.steps: each weightPercent must be more than the one before"))]
+    pub steps: Vec<RolloutStep>,
+    /// By what a canary is judged, and what follows. A canary with a share of the traffic always is judged;
+    /// status.rollout.analysis has the verdict. A change of a tolerance begins the analysis anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisPolicy>,
     /// Questions with known answers that a new revision must pass before it gets its first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub golden_prompts: Option<GoldenPrompts>,
+    /// How long the canary may wait for room, which spec.limits.maxReplicas of the pool sets. Default: 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub capacity_deadline_seconds: Option<i32>,
+    /// How long its pods may take to be ready and to give a token. Default: 1200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub load_deadline_seconds: Option<i32>,
+    /// How long they then stay without traffic. Default: 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3_600))]
+    pub warmup_seconds: Option<i32>,
+    /// How long a promotion may take, and how long a paused rollout waits for a person. Default: 7200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 604_800))]
+    pub progress_deadline_seconds: Option<i32>,
+    /// Any text. Another one lets a revision that has failed be tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub retry_token: Option<String>,
+    /// What a person tells a canary. It is obeyed once: status.rollout.acknowledgedAction is the last that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<RolloutAction>,
 }
 
 /// Questions with known answers.
@@ -47,6 +77,67 @@ pub struct ConfigMapRef {
     pub name: String,
 }
 
+/// A share that a canary gets, and for how long.
+#[derive(KubeSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.minDurationSeconds) ? self.minDurationSeconds : 120) <= (has(self.maxDurationSeconds) ? self.maxDurationSeconds : 1800)").message("in spec.rollout.steps minDurationSeconds (default 120) must not exceed maxDurationSeconds (default 1800)"))]
+pub struct RolloutStep {
+    /// Share of the keys. 100 is promotion: nothing is left to compare with.
+    #[schemars(range(min = 1, max = 100))]
+    pub weight_percent: i32,
+    /// The step does not end before. Default: 120.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub min_duration_seconds: Option<i32>,
+    /// With nothing against it and nothing proven for it the step ends here, as analysis.underpoweredPolicy says.
+    /// Default: 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub max_duration_seconds: Option<i32>,
+    /// Who opens the way to the next step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<StepGate>,
+}
+
+/// Who opens the way from a step to the next. Default: Auto.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum StepGate {
+    /// The verdict, or the step's time.
+    #[default]
+    Auto,
+    /// The same, and then a person: see `action`. A pause that was asked for has no end by itself.
+    Manual,
+}
+
+/// What a person tells a canary.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutAction {
+    /// What to do.
+    pub command: RolloutCommand,
+    /// The canary that is meant, as status.canaryRevision names it. Another one does not obey.
+    #[schemars(length(min = 1, max = 63))]
+    pub revision: String,
+    /// Any text. Another one gives the same command to the same revision once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub id: Option<String>,
+}
+
+/// What to do with a canary.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RolloutCommand {
+    /// On to the next step, whatever the analysis lacks.
+    Promote,
+    /// All traffic, now.
+    PromoteFull,
+    /// Stay at this step until the next command.
+    Pause,
+    /// Back to the stable revision. The revision counts as failed.
+    #[default]
+    Abort,
+}
+
 /// By what a canary is judged: its pods' work against that of stable pods, per unit of work.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -59,6 +150,9 @@ pub struct AnalysisPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub regression_tolerance_percent: Option<i32>,
+    /// What a revision that is heavier by intent may cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<TolerancePolicy>,
     /// Canary pods below which speed is judged only by a slowdown of more than 50%, because it may be the node.
     /// Default: 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,24 +162,69 @@ pub struct AnalysisPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 20))]
     pub pod_variation_percent: Option<i32>,
+    /// What follows when the evidence contradicts itself or there is nothing to compare with; in mode Enforce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inconclusive_policy: Option<InconclusivePolicy>,
+    /// What follows when a step ends with nothing against the canary and nothing proven for it; in mode Enforce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underpowered_policy: Option<UnderpoweredPolicy>,
 }
 
-/// What follows from a verdict. Default: Observe.
+/// Slower by less than this is accepted, instead of regressionTolerancePercent.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TolerancePolicy {
+    /// Time per decode call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub decode_percent: Option<i32>,
+    /// Time per prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub prefill_percent: Option<i32>,
+}
+
+/// What follows from a verdict. Default: Enforce; Observe with traffic.canaryPercent, where nothing can follow.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum AnalysisMode {
-    /// Nothing: it is told in the status, in a condition and in events.
+    /// A worse canary goes back, a better-known one gets more.
     #[default]
+    Enforce,
+    /// Nothing: it is told in the status, in a condition and in events, and each step lasts maxDurationSeconds.
     Observe,
 }
 
+/// What follows from evidence that cannot decide. Default: Pause.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum InconclusivePolicy {
+    /// The share stays, and a person is asked.
+    #[default]
+    Pause,
+    /// On to the next step.
+    Promote,
+    /// Back to the stable revision.
+    Rollback,
+}
+
+/// What follows when too little was seen for a proof. Default: Promote.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum UnderpoweredPolicy {
+    /// On to the next step.
+    #[default]
+    Promote,
+    /// The share stays, and a person is asked.
+    Pause,
+}
+
 /// `BlueGreen`: when the new revision is complete and proven, it gets all traffic and the old one goes. `Canary`: it
-/// runs beside the old one and gets the share that `traffic` says. Default: `BlueGreen`.
+/// runs beside the old one, gets more and more of the traffic, and is judged; a worse one goes back by itself. Default:
+/// `BlueGreen`.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RolloutStrategy {
     /// All traffic at once.
     #[default]
     BlueGreen,
-    /// A share of the traffic.
+    /// A growing share of the traffic.
     Canary,
 }
 
@@ -93,8 +232,8 @@ pub enum RolloutStrategy {
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficPolicy {
-    /// Share of the keys that the canary gets while all its pods are ready. At 100 it is promoted and the old
-    /// revision goes. Default: 0, so it runs and gets nothing.
+    /// With this you drive the canary yourself: its share of the keys while all its pods are ready. At 100 it is promoted
+    /// and the old revision goes. Default: the operator drives it, by spec.rollout.steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub canary_percent: Option<i32>,

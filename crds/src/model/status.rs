@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rollout::RolloutAction;
 use crate::notification::Severity;
 
 /// What the operator has seen of a model.
@@ -156,8 +157,7 @@ pub struct RolloutStatus {
     /// When a pod is expected to be ready, from its download and from earlier starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,
-    /// Share of the keys that the canary gets now, in 1/10 000: the declared share, or 0 while it is not complete and
-    /// proven.
+    /// Share of the keys that the canary gets now, in 1/10 000; 0 while it is not complete and proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_basis_points: Option<i32>,
     /// Whether the canary is well, since it gets traffic.
@@ -166,6 +166,21 @@ pub struct RolloutStatus {
     /// What came of the copies that the canary got (spec.rollout.traffic.mirrorPercent), beside the answers to clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowStatus>,
+    /// The step of spec.rollout.steps that the canary is at, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<i32>,
+    /// How many steps there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<i32>,
+    /// Where the canary stands that the operator drives: with it, another operator goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub course: Option<CanaryCourse>,
+    /// Revisions that are not tried again before spec.rollout.retryToken changes; at most ten, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_revisions: Vec<FailedRevision>,
+    /// The last spec.rollout.action that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_action: Option<RolloutAction>,
 }
 
 /// Copies of requests that the canary answered, compared with the answers that clients got. Rewritten when a tenth more
@@ -196,6 +211,95 @@ pub struct ShadowStatus {
     /// How much longer its answers take, in hundredths of a percent. Its pods may have more or less to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_basis_points: Option<i64>,
+}
+
+/// Where a canary stands that the operator drives. Which it is, its share and its step stand beside this.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryCourse {
+    /// The phase.
+    pub phase: CanaryPhase,
+    /// Since when.
+    pub since: Time,
+    /// Why, for people.
+    #[serde(default)]
+    pub message: String,
+    /// Since when the step has had its share and its pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_since: Option<Time>,
+    /// Where its pods find room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_strategy: Option<CapacityStrategy>,
+    /// Pods beyond what the step needs.
+    #[serde(default)]
+    pub extra_pods: i32,
+    /// Since when its share is frozen because its users wait longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_since: Option<Time>,
+    /// Steps back so far for that reason.
+    #[serde(default)]
+    pub steps_back: i32,
+    /// Findings for which a person has said go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted_reasons: Vec<String>,
+    /// The phase after `RollingBack`.
+    pub ending: CanaryPhase,
+    /// Whether a step ended with nothing against the canary and nothing proven for it.
+    #[serde(default)]
+    pub is_underpowered: bool,
+}
+
+/// The phases of a canary that the operator drives.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CanaryPhase {
+    /// One revision serves and no other is asked for.
+    Stable,
+    /// Room is looked for.
+    CapacityCheck,
+    /// Its pods start and have to give a token.
+    Loading,
+    /// They are ready and still without traffic.
+    Warmup,
+    /// They have a share and are judged.
+    Analysing,
+    /// A person is asked to say go on.
+    Paused,
+    /// The evidence cannot decide.
+    Inconclusive,
+    /// It takes all traffic.
+    Promoting,
+    /// It is the stable revision now.
+    Completed,
+    /// All traffic is back; its pods finish what they have.
+    RollingBack,
+    /// It was judged worse.
+    RolledBack,
+    /// A person, a deadline or a failed start has ended it.
+    Aborted,
+    /// The kill switch has ended it.
+    Killed,
+}
+
+/// Where canary pods find room.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CapacityStrategy {
+    /// Beside all stable pods.
+    Surge,
+}
+
+/// A revision that is not tried again by itself.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedRevision {
+    /// Its name.
+    pub revision: String,
+    /// spec.rollout.retryToken of that attempt.
+    #[serde(default)]
+    pub retry_token: String,
+    /// `RolledBack`, `Aborted` or `Killed`.
+    pub ending: CanaryPhase,
+    /// Why, with the figures that were measured.
+    pub message: String,
 }
 
 /// Whether the canary is well. Rewritten when the outcome, a gate or a figure in whole percent changes, or samples have
@@ -302,8 +406,26 @@ pub enum RolloutPhase {
     Proving,
     /// Some of the wanted replicas serve.
     Scaling,
-    /// It is complete and proven, and serves its share beside the stable revision.
+    /// It is complete and proven, and serves its share beside the stable revision, as a person drives it.
     Canary,
+    /// It waits for room.
+    CapacityCheck,
+    /// It serves its share beside the stable revision and is judged.
+    Analysing,
+    /// The same, and a person is asked to say go on.
+    Paused,
+    /// The same, and the evidence cannot decide.
+    Inconclusive,
+    /// It takes all traffic.
+    Promoting,
+    /// A canary gives its traffic back and goes.
+    RollingBack,
+    /// It was judged worse than the stable revision, which serves.
+    RolledBack,
+    /// A person, a deadline or a failed start has ended it; the stable revision serves.
+    Aborted,
+    /// The kill switch has ended it; the stable revision serves.
+    Killed,
     /// It serves, and nothing else does.
     Stable,
     /// It cannot start; the Ready condition says why.

@@ -24,6 +24,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::capacity::{Claim, allot};
+use crate::conduct::conducts;
 use crate::load::Standing;
 use crate::objects::REVISION_LABEL;
 use crate::plan::Observed;
@@ -247,7 +248,9 @@ impl Serving {
             && self
                 .last_ready_at
                 .is_some_and(|at| now.as_second() - at.as_second() < i64::from(idle_seconds));
-        stable != Some(target) || is_starting || has_just_come
+        // A canary that the operator drives waits while the model sleeps: there is nothing to compare it with.
+        let has_to_prove = stable.is_none() || (stable != Some(target) && !conducts(&model.spec));
+        has_to_prove || is_starting || has_just_come
     }
 
     fn has_failed(&self) -> bool {

@@ -22,6 +22,7 @@ use crate::autoscale::tell::Seen;
 use crate::autoscale::{self, claims_with};
 use crate::blame::name_field;
 use crate::capacity::{Claim, allot};
+use crate::conduct::{Scene, conduct};
 use crate::golden;
 use crate::notify::condition::condition;
 use crate::notify::receivers::Known;
@@ -259,20 +260,40 @@ fn roll(
     let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
     // A model that serves stays Ready while its autoscaler adds pods; a new revision takes over with all of them.
     let needed = autoscale::needed(&model.spec, wanted).filter(|_| stable == Some(target.as_str()));
-    let is_complete = current.is_some_and(|current| {
-        let is_told = current.replicas_told == wanted || needed.is_some();
-        current.is_current && wanted > 0 && is_told && current.ready >= needed.unwrap_or(wanted)
-    });
     let golden = golden::standing::standing(model, observed.golden.as_ref(), target);
-    let roles = rollout::roles(&Standing {
+    let readings = readings(model, observed, pool, target);
+    let is_proven = is_proven(model, observed, target) && may_serve(model, golden.as_ref(), target);
+    let scene = Scene {
         target,
         revisions: &all,
-        stable,
-        share: rollout::declared_share(&model.spec),
-        is_complete,
-        is_proven: is_proven(model, observed, target) && may_serve(model, golden.as_ref(), target),
+        fleet: wanted,
+        spare: replicas_max.map(|max| spare(observed, model, asked, max)),
+        is_proven,
+        proof: proof(observed, target, Route::Pod),
+        golden: golden.as_ref(),
+        readings: &readings,
+        is_stable_failing: stable.is_some_and(|stable| is_failing(observed, pool, stable)),
+        canary_pods: canary_pods(model, observed),
+        verdict: observed.trial.as_ref(),
+    };
+    let conducted = conduct(model, &scene, now);
+    let target_pods = conducted.as_ref().map_or(wanted, |conducted| conducted.target_pods);
+    let stable_pods = conducted.as_ref().map_or(wanted, |conducted| conducted.stable_pods);
+    let is_complete = current.is_some_and(|current| {
+        let is_told = current.replicas_told == target_pods || needed.is_some();
+        current.is_current && target_pods > 0 && is_told && current.ready >= needed.unwrap_or(target_pods)
     });
-    let readings = readings(model, observed, pool, target);
+    let roles = match &conducted {
+        Some(conducted) => conducted.roles(&scene, is_complete),
+        None => rollout::roles(&Standing {
+            target,
+            revisions: &all,
+            stable,
+            share: rollout::declared_share(&model.spec),
+            is_complete,
+            is_proven,
+        }),
+    };
     let mut situation = Situation {
         target,
         current,
@@ -280,14 +301,17 @@ fn roll(
         roles: &roles,
         asked,
         wanted,
+        target_pods,
+        stable_pods,
         granted,
         replicas_max,
         is_complete,
+        conducted: conducted.as_ref(),
         readings: &readings,
         opened: opened(observed, target),
         cold_start: cold_start(model, observed),
         gateway_proof: None,
-        pod_proof: proof(observed, target, Route::Pod),
+        pod_proof: scene.proof,
         is_probing: observed.is_probing,
         golden: golden.as_ref(),
         has_gateway: has_gateway(pool),
@@ -300,11 +324,11 @@ fn roll(
     let services = staying(target, &roles).map(|revision| objects::service(model, revision)).collect();
     Plan {
         services,
-        deployment: Some(objects::deployment(model, pool, installation, target, wanted)),
+        deployment: roles.runs.then(|| objects::deployment(model, pool, installation, target, target_pods)),
         scale: roles
             .keeper
-            .filter(|keeper| keeper.replicas_told != wanted)
-            .map(|keeper| (keeper.name.clone(), wanted))
+            .filter(|keeper| keeper.replicas_told != stable_pods)
+            .map(|keeper| (keeper.name.clone(), stable_pods))
             .into_iter()
             .collect(),
         prune: roles.leavers.iter().map(|leaver| leaver.name.clone()).collect(),
@@ -312,14 +336,37 @@ fn roll(
         notices: notices::notices(model, &status),
         probes: probes::probes(model, observed, &situation, now),
         golden: probes::golden(model, observed, &situation, now),
-        requeue: requeue(&status),
+        requeue: conducted
+            .as_ref()
+            .map_or(WHILE_STABLE, |conducted| Duration::from_millis(conducted.requeue_ms))
+            .min(requeue(&status)),
         status,
     }
 }
 
+/// Pods that the pool's limit leaves beyond what all its models have.
+fn spare(observed: &Observed, model: &InferenceModel, asked: i32, replicas_max: i32) -> i32 {
+    let claims = claims_with(&observed.claims, &model.name_any(), asked);
+    let claimed: i32 = claims.iter().map(|claim| claim.replicas).fold(0, i32::saturating_add);
+    (replicas_max - claimed).max(0)
+}
+
+/// Whether a pod of the revision says that it cannot go on.
+fn is_failing(observed: &Observed, pool: &InferencePool, revision: &str) -> bool {
+    let pods = pods_of(observed, revision);
+    pods.iter().any(|pod| pod::read(pod, report_of(observed, pod), pool).problem.is_some())
+}
+
+/// Pods of the canary in the status, those that leave included.
+fn canary_pods(model: &InferenceModel, observed: &Observed) -> usize {
+    let canary = model.status.as_ref().and_then(|status| status.canary_revision.as_ref());
+    let is_of_it = |pod: &&Pod| canary.is_some() && pod.labels().get(REVISION_LABEL) == canary;
+    observed.pods.iter().filter(is_of_it).count()
+}
+
 /// Names of the revisions that stay.
 fn staying<'names>(target: &'names str, roles: &'names Roles<'_>) -> impl Iterator<Item = &'names str> {
-    std::iter::once(target).chain(roles.keeper.map(|keeper| keeper.name.as_str()))
+    roles.runs.then_some(target).into_iter().chain(roles.keeper.map(|keeper| keeper.name.as_str()))
 }
 
 /// Services of revisions that go or have gone.
@@ -426,7 +473,13 @@ fn cold_start(model: &InferenceModel, observed: &Observed) -> Option<ColdStart> 
 
 fn requeue(status: &InferenceModelStatus) -> Duration {
     match status.rollout.as_ref().map(|rollout| rollout.phase) {
-        Some(RolloutPhase::Stable | RolloutPhase::Suspended) => WHILE_STABLE,
+        Some(
+            RolloutPhase::Stable
+            | RolloutPhase::Suspended
+            | RolloutPhase::RolledBack
+            | RolloutPhase::Aborted
+            | RolloutPhase::Killed,
+        ) => WHILE_STABLE,
         Some(RolloutPhase::Failed | RolloutPhase::Pending) => WHILE_FAILED,
         _ => WHILE_MOVING,
     }

@@ -1,6 +1,6 @@
 //! What has changed between the last status and this one that people should be told. Pure.
 
-use crds::model::{InferenceModel, InferenceModelStatus};
+use crds::model::{CanaryPhase, InferenceModel, InferenceModelStatus};
 
 use super::Notice;
 use crate::autoscale::tell;
@@ -16,6 +16,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
         weighed(&before, status),
         finished(model, &before, status),
         removed(&before, status),
+        paused(&before, status),
         alarm(&before, status),
         cleared(&before, status),
         tell::notice(model, &before, status),
@@ -70,12 +71,25 @@ fn removed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Opti
         .then(|| notice("CanaryRemoved", format!("canary {canary} is removed; {stable} serves on")))
 }
 
+/// A person is asked to decide about a canary.
+fn paused(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let phase = |status: &InferenceModelStatus| Some(status.rollout.as_ref()?.course.as_ref()?.phase);
+    let is_waiting = |status| matches!(phase(status), Some(CanaryPhase::Paused | CanaryPhase::Inconclusive));
+    let (canary, course) = (status.canary_revision.as_ref()?, status.rollout.as_ref()?.course.as_ref()?);
+    (is_waiting(status) && phase(before) != phase(status)).then(|| Notice {
+        is_warning: true,
+        reason: "CanaryWaits".to_owned(),
+        message: format!("canary {canary} waits for a person: {}", course.message),
+    })
+}
+
 /// An alarm that has not been told, in the words of the Ready condition.
 fn alarm(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
     let alarm = status.alarm.as_ref().filter(|alarm| before.alarm.as_ref() != Some(*alarm))?;
     Some(Notice { is_warning: true, reason: alarm.reason.clone(), message: ready_message(status) })
 }
 
+/// An alarm that is over.
 fn cleared(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
     let alarm = before.alarm.as_ref().filter(|_| status.alarm.is_none())?;
     Some(notice("AlarmCleared", format!("{} is over: {}", alarm.reason, ready_message(status))))

@@ -21,7 +21,7 @@ pub(super) fn alarm(
         return None;
     }
     let known = before.alarm.clone();
-    if !matches!(phase, RolloutPhase::Failed | RolloutPhase::Pending) {
+    if !is_alarming(phase) {
         return known;
     }
     let found = Alarm {
@@ -32,6 +32,12 @@ pub(super) fn alarm(
     let is_known =
         known.as_ref().is_some_and(|known| known.reason == found.reason && known.severity >= found.severity);
     if is_known { known } else { Some(found) }
+}
+
+/// Whether the declared revision does not serve and will not without somebody's help.
+fn is_alarming(phase: RolloutPhase) -> bool {
+    use RolloutPhase::{Aborted, Failed, Killed, Pending, RolledBack, RollingBack};
+    matches!(phase, Failed | Pending | RollingBack | RolledBack | Aborted | Killed)
 }
 
 /// What was served and is not any more is critical.

@@ -3,11 +3,13 @@
 //! `Ready` is about the declared revision only; `Available` is about whoever serves.
 
 mod alarm;
+mod canary;
 mod facts;
 mod progress;
 
 use crds::model::{
-    ColdStart, InferenceModel, InferenceModelStatus, RolloutPhase, RolloutStatus, RolloutStrategy, Summary,
+    AnalysisStatus, ColdStart, InferenceModel, InferenceModelStatus, RolloutPhase, RolloutStatus,
+    RolloutStrategy, Summary,
 };
 use crds::report::OpenedModel;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -15,6 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::autoscale;
 use crate::autoscale::tell::{self, Seen};
+use crate::conduct::{self, Conducted, conducts};
 use crate::golden;
 use crate::objects;
 use crate::plan::Proof;
@@ -57,14 +60,20 @@ pub struct Situation<'seen> {
     pub roles: &'seen Roles<'seen>,
     /// Replicas that are asked for, by the user or by the autoscaler.
     pub asked: i32,
-    /// Replicas that it should have now.
+    /// Replicas that the model should have now.
     pub wanted: i32,
+    /// Pods that the revision asked for should have now.
+    pub target_pods: i32,
+    /// Pods that a revision beside it should have now.
+    pub stable_pods: i32,
     /// Replicas that the pool grants.
     pub granted: i32,
     /// The pool's limit.
     pub replicas_max: Option<i32>,
     /// All wanted pods are ready.
     pub is_complete: bool,
+    /// Where its rollout stands, if the operator drives it.
+    pub conducted: Option<&'seen Conducted>,
     /// Its pods.
     pub readings: &'seen [Reading],
     /// The model as one of its pods opened it.
@@ -161,7 +170,6 @@ pub fn held(
         revisions.iter().filter(|revision| revision.ready > 0).max_by_key(|revision| revision.ready);
     let message = keeps_serving(&problem.message, serving);
     let no = || Verdict::no(problem.reason, message.clone());
-    let weight = before.rollout.as_ref().and_then(|rollout| rollout.weight_basis_points);
     let mut status = InferenceModelStatus {
         // Nobody knows the target now. But gateways go on sending a first revision what it was sent before.
         target_revision: before.target_revision.clone().filter(|_| before.stable_revision.is_none()),
@@ -170,9 +178,7 @@ pub fn held(
             summary: problem.reason.to_string(),
             percent: None,
             ready_at: None,
-            weight_basis_points: weight,
-            analysis: before.rollout.as_ref().and_then(|rollout| rollout.analysis.clone()),
-            shadow: before.rollout.as_ref().and_then(|rollout| rollout.shadow.clone()),
+            ..before.rollout.clone().unwrap_or_else(pending)
         }),
         summary: Some(Summary {
             model: objects::served_name(model),
@@ -197,6 +203,24 @@ pub fn held(
     status
 }
 
+/// Nothing of a rollout.
+fn pending() -> RolloutStatus {
+    RolloutStatus {
+        phase: RolloutPhase::Pending,
+        summary: String::new(),
+        percent: None,
+        ready_at: None,
+        weight_basis_points: None,
+        analysis: None,
+        shadow: None,
+        step: None,
+        steps: None,
+        course: None,
+        failed_revisions: Vec::new(),
+        acknowledged_action: None,
+    }
+}
+
 /// The status of a model whose spec is being acted on.
 pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp) -> InferenceModelStatus {
     let before = model.status.clone().unwrap_or_default();
@@ -207,9 +231,12 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
         _ if is_stable => Some(situation.target.to_owned()),
         keeper => keeper.map(|keeper| keeper.name.clone()),
     };
-    let canary_revision = (rollout::strategy(&model.spec) == RolloutStrategy::Canary)
-        .then(|| situation.target.to_owned())
-        .filter(|_| keeper.is_some() && !is_stable);
+    let canary_revision = match situation.conducted {
+        Some(conducted) => conducted.state.canary.clone(),
+        None => (rollout::strategy(&model.spec) == RolloutStrategy::Canary)
+            .then(|| situation.target.to_owned())
+            .filter(|_| keeper.is_some() && !is_stable),
+    };
     let alarm = alarm::alarm(&before, phase, &ready, ready_pods, now);
     let facts = situation.opened.map(|opened| facts(model, opened)).or_else(|| before.model.clone());
     let placement = situation.opened.map(placement).or(before.placement);
@@ -224,12 +251,13 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
             percent: percent(phase, situation),
             ready_at: start::expected_at(situation.readings, situation.cold_start.as_ref(), now).map(Time),
             weight_basis_points: canary_revision.as_ref().map(|_| weight),
-            analysis: trial::tell::status(model, canary_revision.as_deref(), situation.trial, now),
+            analysis: analysis(model, situation, canary_revision.as_deref(), now),
             shadow: trial::shadow::status(
                 model.status.as_ref(),
                 canary_revision.as_deref(),
                 situation.shadow,
             ),
+            ..of_canary(model, situation)
         }),
         canary_revision,
         autoscaling: tell::status(model, situation.asked, situation.seen, now),
@@ -256,9 +284,44 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
     ];
     let scaling = tell::verdicts(model, status.autoscaling.as_ref(), situation.seen);
     let analysis = status.rollout.as_ref().and_then(|rollout| rollout.analysis.as_ref());
-    let trial = trial::tell::verdict(status.canary_revision.as_deref(), analysis, situation.trial);
+    let is_enforced = conduct::is_enforced(&model.spec);
+    let trial =
+        trial::tell::verdict(status.canary_revision.as_deref(), analysis, situation.trial, is_enforced);
     status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling).chain(trial));
     status
+}
+
+/// What is kept of a canary that the operator drives.
+fn of_canary(model: &InferenceModel, situation: &Situation<'_>) -> RolloutStatus {
+    let Some(conducted) = situation.conducted else {
+        let before = model.status.as_ref().and_then(|status| status.rollout.clone());
+        let before = before.filter(|_| conducts(&model.spec)).unwrap_or_else(pending);
+        return RolloutStatus { step: None, steps: None, course: None, ..before };
+    };
+    let mut rollout = RolloutStatus {
+        failed_revisions: conducted.failed.clone(),
+        acknowledged_action: conducted.acknowledged.clone(),
+        ..pending()
+    };
+    conduct::store(&mut rollout, &conducted.state);
+    rollout.steps = rollout.step.and_then(|_| i32::try_from(conducted.declared.steps.len()).ok());
+    rollout
+}
+
+/// The verdict on `canary`; what was found of one that has gone stays while its revision is asked for.
+fn analysis(
+    model: &InferenceModel,
+    situation: &Situation<'_>,
+    canary: Option<&str>,
+    now: Timestamp,
+) -> Option<AnalysisStatus> {
+    let has_failed = situation
+        .conducted
+        .is_some_and(|conducted| conducted.failed.iter().any(|failed| failed.revision == situation.target));
+    if canary.is_none() && has_failed {
+        return model.status.as_ref()?.rollout.as_ref()?.analysis.clone();
+    }
+    trial::tell::status(model, canary, situation.trial, now)
 }
 
 /// Progress of the phase, where the pod that is furthest has said it.
@@ -312,8 +375,18 @@ fn progressing(phase: RolloutPhase, ready: &Verdict) -> Verdict {
         RolloutPhase::Canary => {
             Verdict::yes(Reason::CanaryServing, "two revisions share the traffic as declared")
         }
+        RolloutPhase::Analysing => {
+            Verdict::yes(Reason::CanaryAnalysing, "the canary serves its share and is judged")
+        }
+        RolloutPhase::Paused | RolloutPhase::Inconclusive => {
+            Verdict::yes(Reason::CanaryPaused, "the canary serves its share until a person decides")
+        }
+        RolloutPhase::Promoting => Verdict::yes(Reason::CanaryPromoting, "the canary takes all traffic"),
         RolloutPhase::Suspended => Verdict::no(reason, "nothing is to run"),
         RolloutPhase::Failed => Verdict::no(reason, "the declared revision cannot start; pods keep trying"),
+        RolloutPhase::RolledBack | RolloutPhase::Aborted | RolloutPhase::Killed => {
+            Verdict::no(reason, "the declared revision is not tried again")
+        }
         _ => Verdict::yes(reason, "the declared revision is on its way"),
     }
 }

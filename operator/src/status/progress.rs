@@ -2,6 +2,7 @@
 
 use crds::model::{InferenceModel, KillSwitch, RolloutPhase};
 
+use super::canary;
 use super::facts::short;
 use super::{PROBE_FAILURES_MAX, READY, Situation, Verdict};
 use crate::autoscale;
@@ -27,22 +28,36 @@ pub(super) struct Progress {
 pub(super) fn progress(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
     let progress = if situation.wanted == 0 {
         at_rest(model, situation)
+    } else if let Some(conducted) = situation.conducted.filter(|_| !situation.roles.is_stable) {
+        canary::progress(model, situation, conducted)
     } else if situation.is_complete {
         complete(model, situation)
     } else {
-        match problem(situation) {
-            Some(problem) => failed(situation, &problem),
-            None => moving(situation),
-        }
+        starting(situation)
     };
     Progress { summary: summary(situation, &progress), ..progress }
+}
+
+/// Some pods are not ready yet.
+pub(super) fn starting(situation: &Situation<'_>) -> Progress {
+    match problem(situation) {
+        Some(problem) => failed(situation, &problem),
+        None => moving(situation),
+    }
 }
 
 /// `8f2aa 25%` of a canary that gets its share; `8f2aa: Loading 80%` of any revision that replaces another.
 fn summary(situation: &Situation<'_>, progress: &Progress) -> String {
     let target = short(situation.target);
     match (progress.phase, situation.roles.keeper) {
-        (RolloutPhase::Canary, _) => format!("{target} {}", progress.summary),
+        (
+            RolloutPhase::Canary
+            | RolloutPhase::Analysing
+            | RolloutPhase::Paused
+            | RolloutPhase::Inconclusive
+            | RolloutPhase::Promoting,
+            _,
+        ) => format!("{target} {}", progress.summary),
         (_, Some(_)) => format!("{target}: {}", progress.summary),
         (_, None) => progress.summary.clone(),
     }
@@ -70,6 +85,19 @@ fn at_rest(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
             phase: RolloutPhase::Stable,
             summary: "At zero".to_owned(),
             ready: Verdict::yes(Reason::ScaledToZero, message),
+        };
+    }
+    if autoscale::may_rest(&model.spec) && situation.conducted.is_some() {
+        let message = format!(
+            "no pod runs, because nothing has come for so long; the first request starts revision {}, and then {} \
+             beside it",
+            situation.spokesman(),
+            situation.target
+        );
+        return Progress {
+            phase: RolloutPhase::Stable,
+            summary: "At zero".to_owned(),
+            ready: Verdict::no(Reason::ScaledToZero, message),
         };
     }
     Progress {
@@ -109,15 +137,26 @@ fn beside(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
     let percent = situation.roles.weight / 100;
     let is_stopped = model.spec.kill_switch == Some(KillSwitch::Rollout);
     let summary = if is_stopped { "0%, kill switch".to_owned() } else { format!("{percent}%") };
-    let stable = situation.spokesman();
-    let wanting = situation.roles.keeper.filter(|keeper| keeper.ready < situation.wanted);
     let share = if is_stopped {
         "gets nothing while spec.killSwitch is Rollout".to_owned()
     } else {
         format!("gets {percent}% of the keys")
     };
+    sharing(model, situation, RolloutPhase::Canary, summary, &share)
+}
+
+/// The target has `share` beside the stable revision; both are as they should be if that one is.
+pub(super) fn sharing(
+    model: &InferenceModel,
+    situation: &Situation<'_>,
+    phase: RolloutPhase,
+    summary: String,
+    share: &str,
+) -> Progress {
+    let stable = situation.spokesman();
+    let wanting = situation.roles.keeper.filter(|keeper| keeper.ready < situation.stable_pods);
     let canary = Progress {
-        phase: RolloutPhase::Canary,
+        phase,
         summary,
         ready: Verdict::yes(
             Reason::ServedToken,
@@ -134,7 +173,7 @@ fn beside(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
                 Reason::Scaling,
                 format!(
                     "{} of {} pods of stable revision {stable} are ready",
-                    keeper.ready, situation.wanted
+                    keeper.ready, situation.stable_pods
                 ),
             ),
             ..canary
@@ -209,7 +248,7 @@ fn has_reason(model: &InferenceModel, reason: Reason, phase: RolloutPhase) -> bo
 }
 
 /// It is asked for a token, and then its golden prompts.
-fn unproven(situation: &Situation<'_>) -> Progress {
+pub(super) fn unproven(situation: &Situation<'_>) -> Progress {
     let proof = situation.pod_proof.or(situation.gateway_proof);
     let error = proof.and_then(|proof| proof.error.as_ref());
     let has_token = error.is_none() && (proof.is_some() || !situation.is_probing);
@@ -236,7 +275,7 @@ fn unproven(situation: &Situation<'_>) -> Progress {
     }
 }
 
-fn proving(situation: &Situation<'_>, error: Option<&String>) -> Progress {
+pub(super) fn proving(situation: &Situation<'_>, error: Option<&String>) -> Progress {
     let message = match error {
         Some(error) => format!("all pods are ready, but one token was asked for in vain: {error}"),
         None => "all pods are ready; one token is asked for".to_owned(),
@@ -285,11 +324,11 @@ fn failed(situation: &Situation<'_>, problem: &Problem) -> Progress {
     if problem.reason == Reason::InsufficientCapacity && ready > 0 {
         return Progress {
             phase: RolloutPhase::Scaling,
-            summary: format!("{ready}/{} ready, {}", situation.wanted, Reason::CapacityLimited),
+            summary: format!("{ready}/{} ready, {}", situation.target_pods, Reason::CapacityLimited),
             ready: Verdict::no(
                 Reason::CapacityLimited,
                 keeps_serving(
-                    &format!("{ready} of {} replicas run; {}", situation.wanted, problem.message),
+                    &format!("{ready} of {} replicas run; {}", situation.target_pods, problem.message),
                     situation.roles.keeper,
                 ),
             ),
@@ -314,7 +353,7 @@ fn moving(situation: &Situation<'_>) -> Progress {
     };
     let ready = situation.current.map_or(0, |current| current.ready);
     let (phase, reason, summary) = if ready > 0 {
-        let summary = format!("{ready}/{} ready, {}", situation.wanted, stage.summary());
+        let summary = format!("{ready}/{} ready, {}", situation.target_pods, stage.summary());
         (RolloutPhase::Scaling, Reason::Scaling, summary)
     } else {
         (stage_phase, reason, stage.summary())

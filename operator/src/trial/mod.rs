@@ -1,4 +1,4 @@
-//! Is the canary well? From reports to observations every 10 s, and from those to a verdict. Nothing acts on it.
+//! Is the canary well? From reports to observations every 10 s, and from those to a verdict; `conduct` acts on it.
 //!
 //! Only the leader judges: it is the reconcile that says where a model stands, and reports of models that nobody has
 //! asked about are not kept. A new leader begins anew; until it has a verdict the last one stays in the status.
@@ -30,6 +30,7 @@ use crate::held::ModelKey;
 use crate::objects::REVISION_LABEL;
 use crate::plan::Observed;
 use crate::pod;
+use crate::report::Wake;
 use crate::rollout;
 use course::{Course, Subject};
 use heard::{Gateways, Pods};
@@ -78,17 +79,19 @@ pub struct ReadyPod {
 /// By what the spec wants a canary to be judged. Objectives are out of reach: nobody has declared any.
 pub fn analysis(spec: &InferenceModelSpec) -> Analysis {
     let policy = spec.rollout.as_ref().and_then(|rollout| rollout.analysis.clone()).unwrap_or_default();
-    let AnalysisPolicy { regression_tolerance_percent, min_canary_pods, pod_variation_percent, mode: _ } =
-        policy;
+    let AnalysisPolicy { regression_tolerance_percent, min_canary_pods, pod_variation_percent, .. } = policy;
+    let declared = policy.tolerance.unwrap_or_default();
     let defaults = Analysis::default();
     let share =
         |percent: Option<i32>, default: f64| percent.map_or(default, |percent| f64::from(percent) / 100.0);
     let tolerance = share(regression_tolerance_percent, defaults.tolerances.decode);
+    let prefill = share(declared.prefill_percent, tolerance);
     Analysis {
         tolerances: Tolerances {
-            decode: tolerance,
-            prefill: tolerance,
-            unqueued_ttft: tolerance,
+            decode: share(declared.decode_percent, tolerance),
+            prefill,
+            // Whose prompts may take longer, may come later.
+            unqueued_ttft: tolerance.max(prefill),
             ..defaults.tolerances
         },
         min_canary_pods: min_canary_pods
@@ -218,6 +221,10 @@ impl Trial {
         })
     }
 
+    fn outcome(&self) -> Option<Outcome> {
+        Some(self.verdict.as_ref()?.outcome)
+    }
+
     fn slots(&self) -> u16 {
         let slots = self.pods.slots(&self.standing.stable).filter(|slots| *slots > 0);
         slots.and_then(|slots| u16::try_from(slots).ok()).unwrap_or(SLOTS)
@@ -258,6 +265,15 @@ impl Trial {
     }
 }
 
+/// What has come of a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// How many canaries have each outcome.
+    pub outcomes: HashMap<Outcome, i64>,
+    /// Models of which another outcome was found: it holds from now on.
+    pub wake: Vec<Wake>,
+}
+
 /// The canaries of all models. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Trials {
@@ -296,6 +312,8 @@ impl Trials {
             if is_other {
                 trial.shadows = Shadows::default();
                 trial.verdict = None;
+                // Should the same revision come again, nothing is held against it.
+                trial.course = trial.course.take().filter(|_| trial.standing.canary.is_none());
             }
             if trial.standing.weight_basis_points != standing.weight_basis_points || is_other {
                 trial.weighed = now;
@@ -319,18 +337,22 @@ impl Trials {
         self.with(|models| models.remove(key));
     }
 
-    /// Observes each model whose turn it is. Returns how many canaries have each outcome.
-    pub fn turn(&self, now: Millis) -> HashMap<Outcome, i64> {
+    /// Observes each model whose turn it is.
+    pub fn turn(&self, now: Millis) -> Turn {
         self.with(|models| {
             models.retain(|_, trial| now.since(trial.told) <= STANDING_MS_MAX);
-            let mut outcomes = HashMap::new();
-            for trial in models.values_mut() {
+            let mut turn = Turn::default();
+            for ((namespace, model), trial) in models {
+                let before = trial.outcome();
                 trial.turn(now);
-                if let Some(verdict) = &trial.verdict {
-                    *outcomes.entry(verdict.outcome).or_default() += 1;
+                if let Some(outcome) = trial.outcome() {
+                    *turn.outcomes.entry(outcome).or_default() += 1;
+                }
+                if trial.outcome() != before {
+                    turn.wake.push(Wake { namespace: namespace.clone(), model: model.clone() });
                 }
             }
-            outcomes
+            turn
         })
     }
 

@@ -14,12 +14,6 @@ use crate::status;
 /// It is known whether the canary is well.
 pub const ANALYSIS_CONCLUSIVE: &str = "AnalysisConclusive";
 
-/// Fields that the judgement's sentences name, and ours for them.
-const FIELDS: [(&str, &str); 2] = [
-    ("spec.rollout.analysis.tolerance.decodePercent", "spec.rollout.analysis.regressionTolerancePercent"),
-    ("spec.rollout.analysis.tolerance.prefillPercent", "spec.rollout.analysis.regressionTolerancePercent"),
-];
-
 /// The last verdict, and on whom.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
@@ -60,7 +54,7 @@ fn analysis(verdict: &Verdict, outcome: AnalysisOutcome, since: Time) -> Analysi
     AnalysisStatus {
         outcome,
         reason: reason(verdict.reason).to_string(),
-        message: sentence(verdict),
+        message: one_line(&verdict.sentence),
         since,
         metrics: told.map(metric).collect(),
         budget_used_percent: i32::try_from(basis_points(verdict.budget_used) / 100).unwrap_or(100),
@@ -120,12 +114,6 @@ fn is_same(before: &AnalysisStatus, now: &AnalysisStatus) -> bool {
     whole(before) == whole(now)
 }
 
-/// The judgement's sentence with the fields that there are.
-fn sentence(verdict: &Verdict) -> String {
-    let named = FIELDS.iter().fold(verdict.sentence.clone(), |text, (from, to)| text.replace(from, to));
-    one_line(&named)
-}
-
 /// The same word in the status.
 pub fn outcome(outcome: Outcome) -> AnalysisOutcome {
     match outcome {
@@ -165,12 +153,14 @@ pub fn verdict(
     canary: Option<&str>,
     told: Option<&AnalysisStatus>,
     seen: Option<&Seen>,
+    is_enforced: bool,
 ) -> Option<(&'static str, status::Verdict)> {
     let canary = canary?;
     let verdict = match (told, seen) {
         (Some(told), Some(seen)) if seen.canary == canary => {
             let reason = reason(seen.verdict.reason);
-            let message = format!("{}; nothing follows by itself (mode Observe)", told.message);
+            let follows = if is_enforced { "" } else { "; nothing follows by itself (mode Observe)" };
+            let message = format!("{}{follows}", told.message);
             if is_conclusive(told.outcome) {
                 status::Verdict::yes(reason, message)
             } else {

@@ -82,8 +82,8 @@ fn a_proven_canary_gets_its_share_and_both_stay() {
 }
 
 #[test]
-fn the_default_share_is_nothing() {
-    let (model, old) = (model(json!({"rollout": {"strategy": "Canary"}})), old_revision());
+fn a_share_of_nothing_is_a_share() {
+    let (model, old) = (canary_model(0), old_revision());
     let target = revision(&model);
     let summary = format!("{} 0%", short(&target));
     let plan = both(model, stable_status(&old))

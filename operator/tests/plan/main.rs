@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 mod canary;
+mod conducting;
 mod failing;
 mod golden;
 mod naming;

@@ -68,7 +68,7 @@ fn a_verdict_is_told_with_its_figures_and_changes_nothing() {
     let plan = judged(Some(verdict(Outcome::Rollback, Reason::DecodeSlower, 0.1234, 10))).plan();
     let found = told(&plan).unwrap();
     assert_eq!((found.outcome, found.reason.as_str()), (AnalysisOutcome::Rollback, "DecodeSlower"));
-    assert!(found.message.ends_with("raise spec.rollout.analysis.regressionTolerancePercent"), "{found:?}");
+    assert!(found.message.ends_with("raise spec.rollout.analysis.tolerance.decodePercent"), "{found:?}");
     assert_eq!((found.budget_used_percent, found.pods_needed), (25, Some(7)));
     assert_eq!(found.since.0, now());
     let names: Vec<&str> = found.metrics.iter().map(|metric| metric.name.as_str()).collect();
@@ -193,6 +193,11 @@ fn the_spec_says_by_what_a_canary_is_judged() {
         (0.03, 0.03, 0.03)
     );
     assert_eq!((found.min_canary_pods, found.pod_sd), (4, 0.01));
+    let heavier = model(json!({"rollout": {"strategy": "Canary", "analysis": {
+        "regressionTolerancePercent": 3, "tolerance": {"decodePercent": 20, "prefillPercent": 30},
+    }}}));
+    let found = analysis(&heavier.spec).tolerances;
+    assert_eq!((found.decode, found.prefill, found.unqueued_ttft), (0.2, 0.3, 0.3));
     let default = analysis(&canary_model(50).spec);
     assert_eq!((default.tolerances.decode, default.min_canary_pods, default.pod_sd), (0.05, 2, 0.02));
 }

@@ -18,6 +18,7 @@ mod kills;
 mod models;
 mod priority;
 mod propagation;
+mod rollouts;
 mod scene;
 mod serving;
 mod verdict;

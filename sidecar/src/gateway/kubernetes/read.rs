@@ -194,6 +194,15 @@ fn words(phase: RolloutPhase) -> &'static str {
         | RolloutPhase::Suspended
         | RolloutPhase::Stable
         | RolloutPhase::Canary
+        | RolloutPhase::CapacityCheck
+        | RolloutPhase::Analysing
+        | RolloutPhase::Paused
+        | RolloutPhase::Inconclusive
+        | RolloutPhase::Promoting
+        | RolloutPhase::RollingBack
+        | RolloutPhase::RolledBack
+        | RolloutPhase::Aborted
+        | RolloutPhase::Killed
         | RolloutPhase::Failed => "",
         RolloutPhase::Scheduling => "scheduling",
         RolloutPhase::Starting => "pulling the image",

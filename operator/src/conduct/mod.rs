@@ -1,0 +1,261 @@
+//! A canary that the operator drives. `judgement::rollout::advance` decides; here is what it is told, and what its
+//! answer means for the pods of both revisions. Pure.
+//!
+//! In reading order: `declared` (what the spec says of a rollout), `stored` (where it stands, to and from the status),
+//! `facts` (what is true now), and here the next stand of it and who gets which pods.
+//!
+//! A model without pods has nothing to compare with: its rollout waits, and begins anew when the model serves again. A
+//! stable revision that cannot start is nothing to compare with either: then the new one takes over as with `BlueGreen`.
+
+mod declared;
+mod facts;
+mod stored;
+
+use crds::model::{
+    AnalysisMode, FailedRevision, InferenceModel, InferenceModelSpec, RolloutAction, RolloutStrategy,
+};
+use judgement::rollout::{Phase, Plan, State, advance};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::golden;
+use crate::plan::Proof;
+use crate::pod::Reading;
+use crate::problem::Reason;
+use crate::revision::Revision;
+use crate::rollout::{self, ALL, Roles, Standing};
+use crate::trial;
+
+pub use declared::declared;
+pub use stored::{state, store};
+
+/// What is known of a model when its rollout is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'seen> {
+    /// The revision that the spec asks for.
+    pub target: &'seen str,
+    /// All revisions that exist.
+    pub revisions: &'seen [Revision],
+    /// Pods that the stable revision is to have.
+    pub fleet: i32,
+    /// Pods that the pool still has room for, if it has a limit.
+    pub spare: Option<i32>,
+    /// Whether the target has given a token and still does.
+    pub is_proven: bool,
+    /// What came of asking one of the target's pods for a token.
+    pub proof: Option<&'seen Proof>,
+    /// What came of its golden prompts, if it has any.
+    pub golden: Option<&'seen golden::standing::Standing>,
+    /// The target's pods.
+    pub readings: &'seen [Reading],
+    /// Whether a pod of the stable revision says that it cannot start.
+    pub is_stable_failing: bool,
+    /// Pods of the canary that stands in the status, those that leave included.
+    pub canary_pods: usize,
+    /// The last verdict.
+    pub verdict: Option<&'seen trial::tell::Seen>,
+}
+
+/// What follows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conducted {
+    /// Where the rollout stands now.
+    pub state: State,
+    /// What was declared of it.
+    pub declared: Plan,
+    /// Pods that the target is to have; none if it waits or has failed.
+    pub target_pods: i32,
+    /// Pods that the stable revision is to have.
+    pub stable_pods: i32,
+    /// Revisions that are not tried again, with the reasons.
+    pub failed: Vec<FailedRevision>,
+    /// What lets a revision be tried again.
+    pub retry_token: String,
+    /// The last command that was looked at.
+    pub acknowledged: Option<RolloutAction>,
+    /// When to look again.
+    pub requeue_ms: u64,
+    /// The moment of all this.
+    pub now_ms: u64,
+}
+
+/// Whether the operator drives the canaries of a model.
+pub fn conducts(spec: &InferenceModelSpec) -> bool {
+    let traffic = spec.rollout.as_ref().and_then(|rollout| rollout.traffic.as_ref());
+    let is_by_hand = traffic.is_some_and(|traffic| traffic.canary_percent.is_some());
+    rollout::strategy(spec) == RolloutStrategy::Canary && !is_by_hand
+}
+
+/// Whether something follows from a verdict.
+pub fn is_enforced(spec: &InferenceModelSpec) -> bool {
+    let analysis = spec.rollout.as_ref().and_then(|rollout| rollout.analysis.as_ref());
+    let mode = analysis.and_then(|analysis| analysis.mode).unwrap_or_default();
+    conducts(spec) && mode == AnalysisMode::Enforce
+}
+
+/// The next stand of a rollout that the operator drives, if it does.
+pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Option<Conducted> {
+    let status = model.status.as_ref().filter(|_| conducts(&model.spec))?;
+    let now_ms = stored::millis(now);
+    let before = state(status, now_ms)?;
+    if !has_control(&before, scene) {
+        return None;
+    }
+    let acknowledged = status.rollout.as_ref().and_then(|rollout| rollout.acknowledged_action.clone());
+    let command = facts::new_command(&model.spec, acknowledged.as_ref());
+    let facts = facts::facts(model, scene, &before, command);
+    let declared = declared(&model.spec, before.step);
+    let is_asleep = scene.fleet == 0 && before.phase != Phase::RollingBack;
+    let (mut state, canary_pods, requeue_ms) = if is_asleep {
+        (asleep(before.clone(), now_ms), 0, u64::MAX)
+    } else {
+        let next = advance(before.clone(), &declared, &facts, now_ms);
+        (settled(next.state, now_ms), next.canary_pods, next.requeue_ms)
+    };
+    if before.phase != Phase::RollingBack && state.phase == Phase::RollingBack {
+        facts::name_cause(&mut state, scene);
+    }
+    let acknowledged = match command {
+        Some(command) if state.acknowledged > before.acknowledged => Some(command.clone()),
+        _ => acknowledged,
+    };
+    let (target_pods, stable_pods) = pods(&state, scene, canary_pods);
+    let failed = stored::failed(status, &state);
+    Some(Conducted {
+        state,
+        declared,
+        target_pods,
+        stable_pods,
+        failed,
+        retry_token: facts.retry_token,
+        acknowledged,
+        requeue_ms,
+        now_ms,
+    })
+}
+
+/// Whether there is, or was when the canary began, a stable revision to compare with.
+fn has_control(before: &State, scene: &Scene<'_>) -> bool {
+    let Some(stable) = find(scene, &before.stable) else { return false };
+    let is_dead = stable.replicas_told > 0 && stable.ready == 0 && scene.is_stable_failing;
+    let is_known = before.stable == scene.target
+        || before.canary.is_some()
+        || before.failed.iter().any(|failed| failed.revision == scene.target);
+    is_known || !is_dead
+}
+
+/// Where a rollout stands while no pod is to run.
+fn asleep(state: State, now_ms: u64) -> State {
+    if state.phase.is_running() { alone(state, now_ms) } else { state }
+}
+
+/// Nothing of an earlier rollout is left where a revision serves alone, but what has failed.
+fn settled(state: State, now_ms: u64) -> State {
+    if state.phase == Phase::Stable { alone(state, now_ms) } else { state }
+}
+
+fn alone(state: State, now_ms: u64) -> State {
+    let new = State::new(&state.stable, now_ms);
+    State { failed: state.failed, acknowledged: state.acknowledged, ..new }
+}
+
+/// Pods of the target and of the stable revision. Where room is short, stable pods make room for a promoted revision as
+/// it grows; and a pod that no node can take is not taken away, so that it is there when room comes.
+fn pods(state: &State, scene: &Scene<'_>, canary_pods: u32) -> (i32, i32) {
+    if state.stable == scene.target {
+        return (scene.fleet, scene.fleet);
+    }
+    if state.canary.as_deref() != Some(scene.target) || canary_pods == 0 {
+        return (0, scene.fleet);
+    }
+    let (told, ready) =
+        find(scene, scene.target).map_or((0, 0), |target| (target.replicas_told, target.ready));
+    let stable = find(scene, &state.stable);
+    let (stable_told, stable_now) = stable.map_or((0, 0), |stable| (stable.replicas_told, stable.replicas));
+    let wanted = i32::try_from(canary_pods).unwrap_or(i32::MAX);
+    let pending = if unplaced(scene.readings) > 0 { told } else { 0 };
+    if state.phase != Phase::Promoting {
+        return (wanted.max(pending), scene.fleet);
+    }
+    let needed = (scene.fleet - ready).max(0);
+    match room(scene).filter(|room| *room < scene.fleet) {
+        Some(room) => {
+            let target = scene.fleet.min(scene.fleet + room - stable_now).max(ready);
+            (target.max(pending).max(1), needed)
+        }
+        None => (wanted, stable_told.min(scene.fleet).max(needed)),
+    }
+}
+
+/// Pods beyond the stable ones that there is room for, if that is known: by the pool's limit, or because a canary pod
+/// finds no node.
+fn room(scene: &Scene<'_>) -> Option<i32> {
+    let unplaced = unplaced(scene.readings);
+    let placed = i32::try_from(scene.readings.len() - unplaced).unwrap_or(i32::MAX);
+    [scene.spare, (unplaced > 0).then_some(placed)].into_iter().flatten().min()
+}
+
+/// Pods that no node can take.
+fn unplaced(readings: &[Reading]) -> usize {
+    let problems = readings.iter().filter_map(|reading| reading.problem.as_ref());
+    problems.filter(|problem| problem.reason == Reason::InsufficientCapacity).count()
+}
+
+fn find<'seen>(scene: &Scene<'seen>, name: &str) -> Option<&'seen Revision> {
+    scene.revisions.iter().find(|revision| revision.name == name)
+}
+
+impl Conducted {
+    /// What the revisions are to each other.
+    pub fn roles<'seen>(&self, scene: &Scene<'seen>, is_complete: bool) -> Roles<'seen> {
+        let Scene { target, revisions, is_proven, .. } = *scene;
+        if self.state.stable == target {
+            let stable = Some(target);
+            let standing = Standing { target, revisions, stable, share: ALL, is_complete, is_proven };
+            return rollout::roles(&standing);
+        }
+        let runs = self.target_pods > 0;
+        let stays =
+            |revision: &Revision| revision.name == self.state.stable || (runs && revision.name == target);
+        Roles {
+            is_able: is_proven && find(scene, target).is_some_and(|target| target.ready > 0),
+            is_stable: false,
+            runs,
+            keeper: find(scene, &self.state.stable),
+            weight: i32::from(self.state.weight_basis_points),
+            leavers: revisions.iter().filter(|revision| !stays(revision)).collect(),
+        }
+    }
+
+    /// Why `revision` is not tried again, if it is not.
+    pub fn failure(&self, revision: &str) -> Option<&FailedRevision> {
+        let found = self.failed.iter().rev().find(|failed| failed.revision == revision);
+        found.filter(|failed| failed.retry_token == self.retry_token)
+    }
+
+    /// Steps from 1, and how many there are; while a canary goes through them.
+    pub fn step(&self) -> Option<(i32, i32)> {
+        let steps = self.declared.steps.len();
+        let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        self.state.phase.is_running().then(|| (count((self.state.step + 1).min(steps)), count(steps)))
+    }
+
+    /// How long the present step lasts: at least, or, when that is over, at most; in milliseconds.
+    pub fn left_ms(&self) -> Option<Left> {
+        let since = self.state.step_since_ms.filter(|_| self.state.phase == Phase::Analysing)?;
+        let step = self.declared.steps.get(self.state.step)?;
+        let age = self.now_ms.saturating_sub(since);
+        Some(match step.min_duration_ms.checked_sub(age).filter(|left| *left > 0) {
+            Some(left) => Left::AtLeast(left),
+            None => Left::AtMost(step.max_duration_ms.saturating_sub(age)),
+        })
+    }
+}
+
+/// How long a step still lasts, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Its shortest time is not over.
+    AtLeast(u64),
+    /// It ends with a proof, or then.
+    AtMost(u64),
+}

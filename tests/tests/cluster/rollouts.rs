@@ -1,0 +1,174 @@
+//! Canaries that the operator drives, with traffic all the time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::kubectl::{command, condition, get, list, wait_gone};
+use tests::release::SYSTEM_NAMESPACE;
+
+use crate::scene::{READY_LIMIT, Scene, demo_spec};
+
+/// Four pods on two busy cores, three steps of half a minute, a warm-up and a promotion.
+const ROLLOUT_LIMIT: Duration = Duration::from_secs(420);
+
+/// Two pods and quick steps that end by their time: ten requests per second prove nothing in half a minute.
+fn driven() -> Value {
+    let step =
+        |percent: u32| json!({"weightPercent": percent, "minDurationSeconds": 10, "maxDurationSeconds": 25});
+    let mut spec = demo_spec();
+    spec["replicas"] = json!(2);
+    spec["rollout"] = json!({
+        "strategy": "Canary", "warmupSeconds": 5,
+        "steps": [step(10), step(25), step(50), step(100)],
+        "analysis": {"underpoweredPolicy": "Promote"},
+    });
+    spec
+}
+
+fn changed(mut spec: Value) -> Value {
+    spec["engine"] = json!({"contextLength": 1024});
+    spec
+}
+
+fn phase(model: &Value) -> &str {
+    model["status"]["rollout"]["course"]["phase"].as_str().unwrap_or_default()
+}
+
+fn weight(model: &Value) -> u64 {
+    model["status"]["rollout"]["weightBasisPoints"].as_u64().unwrap_or_default()
+}
+
+fn stable(model: &Value) -> String {
+    model["status"]["stableRevision"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A model at a canary's first step.
+fn at_first_step(name: &str) -> (Scene, String, String) {
+    let scene = Scene::start(name, &driven());
+    let before = scene.ready();
+    scene.apply(&changed(driven()));
+    let analysed = scene.wait("at the first step", READY_LIMIT, |model| weight(model) > 0);
+    let canary = analysed["status"]["canaryRevision"].as_str().unwrap().to_owned();
+    (scene, stable(&before), canary)
+}
+
+/// Names of pods and how often their containers have started again.
+fn pods(revision: &str) -> BTreeSet<(String, u64)> {
+    let found = list("pods", &format!("inferno.ai/revision={revision}")).unwrap();
+    let staying = found.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    staying
+        .map(|pod| {
+            let containers = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+            let restarts = containers.iter().filter_map(|each| each["restartCount"].as_u64()).sum();
+            (pod["metadata"]["name"].as_str().unwrap().to_owned(), restarts)
+        })
+        .collect()
+}
+
+#[test]
+fn a_healthy_canary_goes_through_its_steps_and_is_promoted_without_a_failed_request() {
+    let scene = Scene::start("promoted", &driven());
+    let old = stable(&scene.ready());
+    let traffic = scene.traffic();
+    scene.apply(&changed(driven()));
+
+    let seen = std::cell::RefCell::new((Vec::new(), BTreeSet::new(), String::new()));
+    let after = scene.wait("promoted", ROLLOUT_LIMIT, |model| {
+        let (weights, canary_pods, summary) = &mut *seen.borrow_mut();
+        if weights.last() != Some(&weight(model)) {
+            weights.push(weight(model));
+        }
+        let now = model["status"]["rollout"]["summary"].as_str().unwrap_or_default();
+        if now != summary {
+            println!("{now}");
+            now.clone_into(summary);
+        }
+        if weight(model) == 5_000 && canary_pods.is_empty() {
+            *canary_pods = pods(model["status"]["canaryRevision"].as_str().unwrap());
+        }
+        !old.is_empty() && stable(model) != old && phase(model) == "Completed"
+    });
+    let (weights, canary_pods, _) = seen.into_inner();
+    println!("weights {weights:?}, canary pods {canary_pods:?}");
+    let rising: Vec<u64> = weights.into_iter().filter(|weight| *weight > 0 && *weight <= 5_000).collect();
+    assert_eq!(rising, [1_000, 2_500, 5_000]);
+    wait_gone("pods", &format!("inferno.ai/revision={old}"), READY_LIMIT).unwrap();
+    traffic.after(20).assert_all_answered("after the promotion");
+    traffic.stop().assert_all_answered("a promoted canary");
+    assert_eq!(canary_pods.len(), 2);
+    assert_eq!(pods(&stable(&after)), canary_pods, "the canary's pods are the stable ones now");
+    assert_eq!(condition(&scene.ready(), "Ready").1, "ServedToken");
+}
+
+#[test]
+fn a_canary_that_cannot_load_never_gets_traffic_and_is_not_tried_again() {
+    let scene = Scene::start("unfit", &driven());
+    let before = scene.ready();
+    let traffic = scene.traffic();
+    let mut bad = driven();
+    bad["source"]["sha256"] = json!("f".repeat(64));
+    scene.apply(&bad);
+    let ended = scene.wait("given up", READY_LIMIT, |model| {
+        assert_eq!(weight(model), 0, "it never gets traffic");
+        phase(model) == "Aborted"
+    });
+    let (_, reason, message) = condition(&ended, "Ready");
+    println!("{reason}: {message}");
+    assert_eq!(reason, "RolloutAborted");
+    assert!(message.contains("spec.source.sha256"), "the cause is told: {message}");
+    let failed = ended["status"]["rollout"]["failedRevisions"][0]["revision"].as_str().unwrap();
+    wait_gone("pods", &format!("inferno.ai/revision={failed}"), READY_LIMIT).unwrap();
+
+    // A change that leaves the revision as it is makes the operator look again.
+    bad["requestPolicy"] = json!({"timeoutSeconds": 77});
+    scene.apply(&bad);
+    let again = scene.wait("looked at again", READY_LIMIT, |model| {
+        model["status"]["observedGeneration"] == model["metadata"]["generation"]
+    });
+    assert_eq!(phase(&again), "Aborted");
+    assert_eq!(get("deployment", failed).unwrap(), None, "it is not started again");
+    assert_eq!(stable(&again), stable(&before));
+    traffic.stop().assert_all_answered("a canary that cannot load");
+}
+
+#[test]
+fn a_spec_taken_back_in_mid_canary_returns_to_stable_without_a_failed_request() {
+    let (scene, old, canary) = at_first_step("returned");
+    let stable_pods = pods(&old);
+    let traffic = scene.traffic();
+    traffic.after(50);
+    scene.apply(&driven());
+    wait_gone("pods", &format!("inferno.ai/revision={canary}"), READY_LIMIT).unwrap();
+    let after = scene.ready();
+    assert_eq!((stable(&after), &after["status"]["canaryRevision"]), (old.clone(), &Value::Null));
+    traffic.after(20).assert_all_answered("after the return");
+    let served = traffic.stop();
+    assert!(served.revisions().contains_key(canary.as_str()), "the canary had traffic");
+    served.assert_all_answered("a canary and its return");
+    assert_eq!(pods(&old), stable_pods);
+}
+
+#[test]
+fn a_new_operator_goes_on_where_the_old_one_was_killed() {
+    let (scene, old, canary) = at_first_step("orphaned");
+    let traffic = scene.traffic();
+    let canary_pods = pods(&canary);
+    let selector = "app.kubernetes.io/name=inferno-operator";
+    let arguments = ["--namespace", SYSTEM_NAMESPACE, "delete", "pod", "--selector", selector];
+    command("kubectl", &[&arguments[..], &["--grace-period", "0", "--force"]].concat()).unwrap();
+    let killed = scene.wait("there", READY_LIMIT, |_| true);
+    let step = killed["status"]["rollout"]["step"].as_u64().unwrap();
+
+    let last = std::cell::Cell::new(step);
+    let after = scene.wait("promoted", ROLLOUT_LIMIT, |model| {
+        let now = model["status"]["rollout"]["step"].as_u64().unwrap_or(0);
+        assert!(now >= last.get(), "it does not begin anew: step {now} after {}", last.get());
+        last.set(now);
+        stable(model) == canary
+    });
+    wait_gone("pods", &format!("inferno.ai/revision={old}"), READY_LIMIT).unwrap();
+    assert_eq!(after["status"]["stableRevision"], canary);
+    assert_eq!(pods(&canary), canary_pods);
+    traffic.stop().assert_all_answered("an operator killed in mid-canary");
+}
