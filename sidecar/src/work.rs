@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn who_left_is_told_with_what_was_known_of_it() {
         let (ledger, now) = (ledger(), Instant::now());
-        drop(ledger.enter(1, 7, now - WAITED_MIN));
+        drop(ledger.enter(1, 7, now.checked_sub(WAITED_MIN).unwrap()));
         let mut stay = admitted(&ledger, 1, Duration::ZERO, now);
         stay.has_begun(&usages().0, TTFT, now);
         stay.has_said(1, now + Duration::from_millis(10));

@@ -65,7 +65,7 @@ const COLUMNS: [Column; 18] = [
         "inFlightBefore",
         |row| row.in_flight_before.map_or(UNKNOWN, u64::from),
         |row, value| {
-            row.in_flight_before = known(value).map(|value| u16::try_from(value).unwrap_or(u16::MAX))
+            row.in_flight_before = known(value).map(|value| u16::try_from(value).unwrap_or(u16::MAX));
         },
     ),
     column("isUnqueued", |row| row.is_unqueued.into(), |row, value| row.is_unqueued = value != 0),

@@ -133,6 +133,15 @@ fn identity(message: &Message, uid: &str) -> String {
     hex::encode(&Sha256::digest(text)[..16])
 }
 
+/// What an event's incidents are about. A verdict on a canary is one on its rollout.
+pub fn topic(event: NotificationEvent) -> &'static str {
+    match event {
+        NotificationEvent::Serving => "serving",
+        NotificationEvent::Rollout | NotificationEvent::Verdict => "rollout",
+        NotificationEvent::Scaling => "scaling",
+    }
+}
+
 impl Message {
     /// `namespace/name/revision/phase/reason`: the transition.
     pub fn dedup_key(&self) -> String {
@@ -143,11 +152,7 @@ impl Message {
 
     /// What opens and closes together: a model serves or does not, and its rollout goes well or does not.
     pub fn incident_key(&self) -> String {
-        let topic = match self.event {
-            NotificationEvent::Serving => "serving",
-            NotificationEvent::Rollout | NotificationEvent::Verdict => "rollout",
-            NotificationEvent::Scaling => "scaling",
-        };
+        let topic = topic(self.event);
         let cluster = self.cluster.as_ref().map(|cluster| format!("{cluster}/")).unwrap_or_default();
         format!("inferno/{cluster}{}/{}/{topic}", self.namespace, self.name)
     }

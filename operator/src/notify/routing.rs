@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crds::notification::{Notification, Severity};
 
-use super::message::{Effect, Message};
+use super::message::{Effect, Message, topic};
 
 /// Models whose last messages are remembered; more than one operator can look after.
 const MODELS_MAX: usize = 10_000;
@@ -14,7 +14,7 @@ const MODELS_MAX: usize = 10_000;
 pub struct Letter {
     /// What is told.
     pub message: Message,
-    /// Less severe than asked for: it only closes what may be open at a receiver that keeps incidents.
+    /// Not asked for: it only closes what may be open at a receiver that keeps incidents.
     pub is_closing_only: bool,
 }
 
@@ -25,12 +25,12 @@ pub fn letters(notifications: &[Notification], messages: &[Message]) -> Vec<(Str
 }
 
 fn letter(to: &Notification, message: &Message) -> Option<Letter> {
-    if !to.events.is_empty() && !to.events.contains(&message.event) {
-        return None;
-    }
-    let is_below = message.severity < to.min_severity.unwrap_or(Severity::Warning);
-    let is_told = !is_below || message.effect == Effect::Closes;
-    is_told.then(|| Letter { message: message.clone(), is_closing_only: is_below })
+    let is_severe = message.severity >= to.min_severity.unwrap_or(Severity::Warning);
+    let is_wanted = is_severe && (to.events.is_empty() || to.events.contains(&message.event));
+    let may_be_open =
+        to.events.is_empty() || to.events.iter().any(|event| topic(*event) == topic(message.event));
+    let is_closing = message.effect == Effect::Closes && may_be_open;
+    (is_wanted || is_closing).then(|| Letter { message: message.clone(), is_closing_only: !is_wanted })
 }
 
 /// What was told of each model at the version of it that was looked at last. A reconcile may see a model as it was
@@ -58,6 +58,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use crds::notification::NotificationEvent;
     use serde_json::json;
 
     use super::super::message::tests::sample;
@@ -86,6 +87,9 @@ mod tests {
         let end = sample(Severity::Info, Effect::Closes);
         check(json!({"receiver": "a", "minSeverity": "Critical"}), &end, Some(true));
         check(json!({"receiver": "a", "minSeverity": "Info"}), &end, Some(false));
+        check(json!({"receiver": "a", "events": ["Rollout"]}), &end, None);
+        let promoted = Message { event: NotificationEvent::Rollout, ..end };
+        check(json!({"receiver": "a", "minSeverity": "Info", "events": ["Verdict"]}), &promoted, Some(true));
     }
 
     #[test]

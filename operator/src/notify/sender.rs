@@ -139,7 +139,14 @@ fn client(timeout: Duration) -> reqwest::Result<Client> {
 /// Sends what waits for a receiver, one after another and in order, until nothing waits.
 async fn work(office: Arc<Office>, receiver: String) {
     loop {
-        let next = lock(&office.queues).get_mut(&receiver).and_then(Queue::next);
+        let next = {
+            let mut queues = lock(&office.queues);
+            let next = queues.get_mut(&receiver).and_then(Queue::next);
+            if next.is_none() {
+                queues.remove(&receiver);
+            }
+            next
+        };
         let Some(queued) = next else { return };
         office.deliver(&receiver, &queued).await;
     }

@@ -172,7 +172,9 @@ mod tests {
     fn read(is_stream: bool, parts: &[&[u8]]) -> Option<Text> {
         let now = Instant::now();
         let mut reading = Reading::new(is_stream);
-        parts.iter().for_each(|part| reading.feed(part, now));
+        for part in parts {
+            reading.feed(part, now);
+        }
         reading.text(now)
     }
 
