@@ -13,12 +13,13 @@ pub const RECEIVERS_KNOWN: &str = "ReceiversKnown";
 
 /// The condition of a model that names receivers; none without.
 pub fn condition(model: &InferenceModel, known: &Known, now: Timestamp) -> Option<Condition> {
-    let named = &model.spec.notifications;
-    if named.is_empty() {
+    let notifications = &model.spec.notifications;
+    if notifications.is_empty() {
         return None;
     }
-    let problem = named.iter().enumerate().find_map(|(index, to)| problem(index, &to.receiver, known));
-    let names: Vec<&str> = named.iter().map(|to| to.receiver.as_str()).collect();
+    let problem =
+        notifications.iter().enumerate().find_map(|(index, to)| problem(index, &to.receiver, known));
+    let names: Vec<&str> = notifications.iter().map(|to| to.receiver.as_str()).collect();
     let verdict = problem
         .unwrap_or_else(|| Verdict::yes(Reason::ReceiversKnown, format!("told are {}", names.join(", "))));
     let before = model.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();

@@ -11,7 +11,7 @@ use super::message::{Effect, Message};
 use super::receiver::Receiver;
 use super::routing::Letter;
 
-/// PagerDuty refuses longer summaries.
+/// `PagerDuty` refuses longer summaries.
 const SUMMARY_CHARS_MAX: usize = 1_024;
 
 /// What is sent. It holds keys, so it cannot be shown.

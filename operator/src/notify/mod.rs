@@ -1,4 +1,4 @@
-//! Tells people what has changed: in Slack, in PagerDuty, or at a webhook of their own.
+//! Tells people what has changed: in Slack, in `PagerDuty`, or at a webhook of their own.
 //!
 //! What is told are the notices that a plan publishes as events, which it makes only of changes of the status: whoever
 //! leads next finds that status and tells nothing twice. [`message`] says what a notice means to people, [`routing`] who

@@ -6,7 +6,7 @@ use std::fmt;
 use serde_yaml::{Mapping, Value};
 use url::{Host, Url};
 
-/// Where the Events API v2 of PagerDuty is; customers in Europe name another.
+/// Where the Events API v2 of `PagerDuty` is; customers in Europe name another.
 const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
 /// Shorter keys can be guessed.
 const SIGNING_KEY_CHARS_MIN: usize = 16;
@@ -19,7 +19,7 @@ pub enum Receiver {
         /// Its address, which is its key.
         url: Url,
     },
-    /// A service of PagerDuty.
+    /// A service of `PagerDuty`.
     PagerDuty {
         /// The Events API v2.
         url: Url,
@@ -95,7 +95,7 @@ fn signing_key(fields: &Mapping) -> Result<String, String> {
     Ok(key.to_owned())
 }
 
-/// Keys travel to Slack and PagerDuty, so the way there is encrypted, unless it does not leave the pod. A webhook gets a
+/// Keys travel to Slack and `PagerDuty`, so the way there is encrypted, unless it does not leave the pod. A webhook gets a
 /// signature and no key; inside a cluster plain HTTP is usual.
 fn url(fields: &Mapping, default: Option<&str>, may_be_plain: bool) -> Result<Url, String> {
     let text = match (field(fields, "url")?, default) {

@@ -64,7 +64,7 @@ mod tests {
     use super::super::message::tests::sample;
     use super::*;
 
-    fn check(notification: serde_json::Value, message: &Message, expected: Option<bool>) {
+    fn check(notification: &serde_json::Value, message: &Message, expected: Option<bool>) {
         let to: Notification = serde_json::from_value(notification.clone()).unwrap();
         let found = letters(&[to], std::slice::from_ref(message));
         let found = found.first().map(|(_, letter)| letter.is_closing_only);
@@ -75,21 +75,21 @@ mod tests {
     fn who_asked_for_it_gets_it() {
         let info = sample(Severity::Info, Effect::Tells);
         let critical = sample(Severity::Critical, Effect::Opens);
-        check(json!({"receiver": "a"}), &info, None);
-        check(json!({"receiver": "a", "minSeverity": "Info"}), &info, Some(false));
-        check(json!({"receiver": "a"}), &critical, Some(false));
-        check(json!({"receiver": "a", "events": ["Rollout"]}), &critical, None);
-        check(json!({"receiver": "a", "events": ["Rollout", "Serving"]}), &critical, Some(false));
+        check(&json!({"receiver": "a"}), &info, None);
+        check(&json!({"receiver": "a", "minSeverity": "Info"}), &info, Some(false));
+        check(&json!({"receiver": "a"}), &critical, Some(false));
+        check(&json!({"receiver": "a", "events": ["Rollout"]}), &critical, None);
+        check(&json!({"receiver": "a", "events": ["Rollout", "Serving"]}), &critical, Some(false));
     }
 
     #[test]
     fn the_end_of_an_incident_goes_to_whoever_may_have_it_open() {
         let end = sample(Severity::Info, Effect::Closes);
-        check(json!({"receiver": "a", "minSeverity": "Critical"}), &end, Some(true));
-        check(json!({"receiver": "a", "minSeverity": "Info"}), &end, Some(false));
-        check(json!({"receiver": "a", "events": ["Rollout"]}), &end, None);
+        check(&json!({"receiver": "a", "minSeverity": "Critical"}), &end, Some(true));
+        check(&json!({"receiver": "a", "minSeverity": "Info"}), &end, Some(false));
+        check(&json!({"receiver": "a", "events": ["Rollout"]}), &end, None);
         let promoted = Message { event: NotificationEvent::Rollout, ..end };
-        check(json!({"receiver": "a", "minSeverity": "Info", "events": ["Verdict"]}), &promoted, Some(true));
+        check(&json!({"receiver": "a", "minSeverity": "Info", "events": ["Verdict"]}), &promoted, Some(true));
     }
 
     #[test]

@@ -45,8 +45,10 @@ struct Queued {
 /// Why a letter could not be delivered.
 struct Failure {
     what: String,
-    /// It may go better later, and not before this pause.
-    retry: Option<Option<Duration>>,
+    /// It may go better later.
+    is_passing: bool,
+    /// The pause that the receiver asks for.
+    asked_for: Option<Duration>,
 }
 
 impl Notifier {
@@ -163,10 +165,9 @@ impl Office {
                 Ok(false) => return,
                 Err(failure) => failure,
             };
-            let pause = failure.retry.and_then(|asked_for| {
-                self.pace.pause(attempt, queued.since.elapsed(), asked_for, fastrand::f64())
-            });
-            let Some(pause) = pause else {
+            let age = queued.since.elapsed();
+            let pause = self.pace.pause(attempt, age, failure.asked_for, fastrand::f64());
+            let Some(pause) = pause.filter(|_| failure.is_passing) else {
                 self.count(receiver, "failed", 1);
                 let (reason, error) = (&message.reason, failure.what);
                 tracing::warn!(receiver, id = message.id, reason, attempt, error, "notification not sent");
@@ -181,7 +182,11 @@ impl Office {
 
     /// Whether there was something to send.
     async fn try_once(&self, receiver: &str, letter: &Letter) -> Result<bool, Failure> {
-        let described = self.receivers.read(receiver).map_err(|what| Failure { what, retry: None })?;
+        let described = self.receivers.read(receiver).map_err(|what| Failure {
+            what,
+            is_passing: false,
+            asked_for: None,
+        })?;
         let Some(Posting { url, headers, body }) = posting(&described, letter, Timestamp::now()) else {
             return Ok(false);
         };
@@ -190,7 +195,7 @@ impl Office {
         match request.send().await {
             Ok(response) if response.status().is_success() => Ok(true),
             Ok(response) => Err(refused(&response, Timestamp::now())),
-            Err(error) => Err(Failure { what: describe(error), retry: Some(None) }),
+            Err(error) => Err(Failure { what: describe(error), is_passing: true, asked_for: None }),
         }
     }
 
@@ -202,12 +207,16 @@ impl Office {
 fn refused(response: &Response, now: Timestamp) -> Failure {
     let status = response.status();
     let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let pause = header.and_then(|header| asked_for(header, now));
-    let what = match status.is_redirection() {
-        true => format!("it answers {status}; redirects are not followed, so name the last address"),
-        false => format!("it answers {status}"),
+    let what = if status.is_redirection() {
+        format!("it answers {status}; redirects are not followed, so name the last address")
+    } else {
+        format!("it answers {status}")
     };
-    Failure { what, retry: is_passing(status.as_u16()).then_some(pause) }
+    Failure {
+        what,
+        is_passing: is_passing(status.as_u16()),
+        asked_for: header.and_then(|header| asked_for(header, now)),
+    }
 }
 
 /// The innermost cause, without the address, which may be a key.

@@ -54,8 +54,11 @@ fn severity(before: &InferenceModelStatus, reason: Reason, ready_pods: i32) -> S
 mod tests {
     use super::*;
 
-    /// What became of each moment, one after another: phase, reason, ready pods, then the alarm.
-    fn check(is_served: bool, moments: &[(RolloutPhase, Reason, i32, Option<(&str, Severity)>)]) {
+    /// Phase, reason, ready pods, then the alarm.
+    type Moment<'moment> = (RolloutPhase, Reason, i32, Option<(&'moment str, Severity)>);
+
+    /// What became of each moment, one after another.
+    fn check(is_served: bool, moments: &[Moment<'_>]) {
         let mut status = InferenceModelStatus {
             stable_revision: is_served.then(|| "tiny-a".to_owned()),
             ..Default::default()

@@ -37,9 +37,9 @@ fn seen(revision: &str, result: Option<Result<Outcome, String>>) -> Seen {
     Seen { findings: result.map(finding).into_iter().collect(), set: Ok(Arc::new(set)) }
 }
 
-fn failed(count: usize) -> Option<Result<Outcome, String>> {
+fn failed(count: usize) -> Outcome {
     let failures = ["a: the answer does not contain \"a\"", "b: wrong", "c: wrong"];
-    Some(Ok(Outcome::new(3, failures[..count].iter().map(|what| (*what).to_owned()).collect())))
+    Outcome::new(3, failures[..count].iter().map(|what| (*what).to_owned()).collect())
 }
 
 fn weight(plan: &Plan) -> Option<i32> {
@@ -70,10 +70,10 @@ fn a_canary_gets_traffic_when_enough_prompts_passed() {
         "{message}"
     );
 
-    let passed = planned(failed(1));
+    let passed = planned(Some(Ok(failed(1))));
     assert_eq!((weight(&passed), &passed.golden), (Some(2_500), &None));
 
-    let refused = planned(failed(2));
+    let refused = planned(Some(Ok(failed(2))));
     assert_eq!((weight(&refused), &refused.golden), (Some(0), &None));
     let (status, reason, message) = condition(&refused, "Ready");
     assert_eq!((status.as_str(), reason.as_str()), ("False", "GoldenPromptsFailed"));
@@ -99,7 +99,7 @@ fn a_replacing_revision_waits_for_them_too() {
         scene.plan().status.stable_revision.unwrap()
     };
     assert_eq!(
-        [stable(None), stable(failed(2)), stable(failed(0))],
+        [stable(None), stable(Some(Ok(failed(2)))), stable(Some(Ok(failed(0))))],
         [old.clone(), old.clone(), target.clone()]
     );
 }
@@ -128,8 +128,8 @@ fn gateways_know_nothing_of_a_first_revision_before_it_has_passed() {
     let asking = planned(None, Route::Pod);
     assert_eq!((&asking.status.stable_revision, &asking.status.target_revision), (&None, &None));
     assert!(asking.golden.is_some());
-    assert_eq!(planned(failed(3), Route::Pod).status.target_revision, None);
-    let passed = planned(failed(0), Route::Pod);
+    assert_eq!(planned(Some(Ok(failed(3))), Route::Pod).status.target_revision, None);
+    let passed = planned(Some(Ok(failed(0))), Route::Pod);
     assert_eq!(passed.status.stable_revision, Some(target.clone()));
     // What was asked of it before it had any traffic was asked at a pod.
     let unasked = {
@@ -151,7 +151,7 @@ fn a_restarted_operator_takes_nothing_away_but_a_failed_set_does() {
     };
     let unknown = planned(None);
     assert_eq!((weight(&unknown), unknown.golden.is_some()), (Some(2_500), true));
-    assert_eq!(weight(&planned(failed(3))), Some(0));
+    assert_eq!(weight(&planned(Some(Ok(failed(3))))), Some(0));
 }
 
 #[test]
