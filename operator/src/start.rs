@@ -137,7 +137,14 @@ mod tests {
     }
 
     fn reading(stage: Stage) -> Reading {
-        Reading { stage, problem: None, is_scheduled: true, has_model: false, created: Some(at(0)), restarts: 0 }
+        Reading {
+            stage,
+            problem: None,
+            is_scheduled: true,
+            has_model: false,
+            created: Some(at(0)),
+            restarts: 0,
+        }
     }
 
     fn container(name: &str, state: &Value, restarts: i32) -> Value {

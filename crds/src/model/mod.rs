@@ -22,8 +22,9 @@ pub use rollout::{
 };
 pub use status::{
     AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus, CanaryCourse,
-    CanaryPhase, CapacityStrategy, ColdStart, FailedRevision, InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
-    RolloutStatus, ScalingDecision, ScalingFigures, StartSeconds, Summary,
+    CanaryPhase, CapacityStrategy, ColdStart, FailedRevision, InferenceModelStatus, ModelFacts, PastDecision,
+    Placement, PodMeasure, PricedCount, RolloutPhase, RolloutStatus, ScalingDecision, ScalingFigures,
+    StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.

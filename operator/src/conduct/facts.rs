@@ -32,7 +32,8 @@ pub(super) fn facts(
     let spec = &model.spec;
     let target = find(scene, scene.target);
     let count = |count: i32| u32::try_from(count).unwrap_or(0);
-    let ready = target.filter(|_| scene.is_proven).map_or(0, |target| count(target.ready.min(target.replicas_told)));
+    let ready =
+        target.filter(|_| scene.is_proven).map_or(0, |target| count(target.ready.min(target.replicas_told)));
     Facts {
         wanted: scene.target.to_owned(),
         retry_token: retry_token(spec),
@@ -96,7 +97,8 @@ fn refusal(scene: &Scene<'_>, before: &State) -> Option<String> {
     let final_problem = scene.readings.iter().find_map(lasting);
     let of_pods = final_problem.filter(|_| is_young && has_none_ready).map(|problem| problem.message.clone());
     of_pods.or_else(|| {
-        let proof = scene.proof.filter(|proof| proof.failures >= PROBE_FAILURES_MAX && !proof.is_unreached)?;
+        let proof =
+            scene.proof.filter(|proof| proof.failures >= PROBE_FAILURES_MAX && !proof.is_unreached)?;
         let error = proof.error.as_deref().unwrap_or("unknown");
         Some(format!("its pods are ready and give no token: {error}"))
     })
@@ -123,7 +125,9 @@ pub(super) fn name_cause(state: &mut State, scene: &Scene<'_>) {
     let problem = scene.readings.iter().find_map(|reading| reading.problem.as_ref());
     let refused = || find(scene, scene.target)?.refusal.clone();
     let cause = problem.map(|problem| problem.message.clone()).or_else(refused);
-    if let Some(cause) = cause.filter(|cause| state.ending == Phase::Aborted && !state.message.contains(cause)) {
+    if let Some(cause) =
+        cause.filter(|cause| state.ending == Phase::Aborted && !state.message.contains(cause))
+    {
         state.message = format!("{}: {cause}", state.message);
     }
 }

@@ -164,7 +164,8 @@ fn pods(state: &State, scene: &Scene<'_>, canary_pods: u32) -> (i32, i32) {
     if state.canary.as_deref() != Some(scene.target) || canary_pods == 0 {
         return (0, scene.fleet);
     }
-    let (told, ready) = find(scene, scene.target).map_or((0, 0), |target| (target.replicas_told, target.ready));
+    let (told, ready) =
+        find(scene, scene.target).map_or((0, 0), |target| (target.replicas_told, target.ready));
     let stable = find(scene, &state.stable);
     let (stable_told, stable_now) = stable.map_or((0, 0), |stable| (stable.replicas_told, stable.replicas));
     let wanted = i32::try_from(canary_pods).unwrap_or(i32::MAX);
@@ -210,9 +211,8 @@ impl Conducted {
             return rollout::roles(&standing);
         }
         let runs = self.target_pods > 0;
-        let stays = |revision: &Revision| {
-            revision.name == self.state.stable || (runs && revision.name == target)
-        };
+        let stays =
+            |revision: &Revision| revision.name == self.state.stable || (runs && revision.name == target);
         Roles {
             is_able: is_proven && find(scene, target).is_some_and(|target| target.ready > 0),
             is_stable: false,

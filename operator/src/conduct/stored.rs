@@ -17,10 +17,10 @@ use crate::problem::one_line;
 pub fn state(status: &InferenceModelStatus, now_ms: u64) -> Option<State> {
     let new = State::new(status.stable_revision.as_deref()?, now_ms);
     let Some(rollout) = &status.rollout else { return Some(new) };
-    let failed = rollout.failed_revisions.iter().map(|failed| Failed {
-        revision: failed.revision.clone(),
-        retry_token: failed.retry_token.clone(),
-    });
+    let failed = rollout
+        .failed_revisions
+        .iter()
+        .map(|failed| Failed { revision: failed.revision.clone(), retry_token: failed.retry_token.clone() });
     let new = State { failed: failed.collect(), ..new };
     let Some(course) = &rollout.course else { return Some(new) };
     let phase = |phase: CanaryPhase| renamed(&phase).unwrap_or(Phase::Stable);
@@ -71,7 +71,8 @@ pub fn store(rollout: &mut RolloutStatus, state: &State) {
 
 /// The revisions that are not tried again: those that `status` knows keep their reasons.
 pub(super) fn failed(status: &InferenceModelStatus, state: &State) -> Vec<FailedRevision> {
-    let known = status.rollout.as_ref().map(|rollout| rollout.failed_revisions.as_slice()).unwrap_or_default();
+    let known =
+        status.rollout.as_ref().map(|rollout| rollout.failed_revisions.as_slice()).unwrap_or_default();
     let tell = |failed: &Failed| {
         let is_it = |known: &&FailedRevision| {
             (&known.revision, &known.retry_token) == (&failed.revision, &failed.retry_token)

@@ -301,9 +301,7 @@ fn roll(
     let services = staying(target, &roles).map(|revision| objects::service(model, revision)).collect();
     Plan {
         services,
-        deployment: roles
-            .runs
-            .then(|| objects::deployment(model, pool, installation, target, target_pods)),
+        deployment: roles.runs.then(|| objects::deployment(model, pool, installation, target, target_pods)),
         scale: roles
             .keeper
             .filter(|keeper| keeper.replicas_told != stable_pods)

@@ -25,7 +25,8 @@ pub(super) fn probes(
 ) -> Vec<ProbeRequest> {
     // A canary that the operator drives is asked as soon as it has a pod: it may never get all that it should have.
     let is_canary = situation.conducted.is_some() && !situation.roles.is_stable;
-    let has_pod = is_canary && situation.roles.runs && situation.current.is_some_and(|current| current.ready > 0);
+    let has_pod =
+        is_canary && situation.roles.runs && situation.current.is_some_and(|current| current.ready > 0);
     if !observed.is_probing || !(situation.is_complete || has_pod) {
         return Vec::new();
     }

@@ -9,11 +9,7 @@ use crate::conduct::{Conducted, Left};
 use crate::problem::Reason;
 
 /// How far the target is, which is not the stable revision.
-pub(super) fn progress(
-    model: &InferenceModel,
-    situation: &Situation<'_>,
-    conducted: &Conducted,
-) -> Progress {
+pub(super) fn progress(model: &InferenceModel, situation: &Situation<'_>, conducted: &Conducted) -> Progress {
     let state = &conducted.state;
     let share = |phase, how: &str| shared(model, situation, conducted, phase, how);
     match state.phase {

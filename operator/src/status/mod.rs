@@ -7,7 +7,8 @@ mod facts;
 mod progress;
 
 use crds::model::{
-    AnalysisStatus, ColdStart, InferenceModel, InferenceModelStatus, RolloutPhase, RolloutStatus, RolloutStrategy, Summary,
+    AnalysisStatus, ColdStart, InferenceModel, InferenceModelStatus, RolloutPhase, RolloutStatus,
+    RolloutStrategy, Summary,
 };
 use crds::report::OpenedModel;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -293,9 +294,9 @@ fn analysis(
     canary: Option<&str>,
     now: Timestamp,
 ) -> Option<AnalysisStatus> {
-    let has_failed = situation.conducted.is_some_and(|conducted| {
-        conducted.failed.iter().any(|failed| failed.revision == situation.target)
-    });
+    let has_failed = situation
+        .conducted
+        .is_some_and(|conducted| conducted.failed.iter().any(|failed| failed.revision == situation.target));
     if canary.is_none() && has_failed {
         return model.status.as_ref()?.rollout.as_ref()?.analysis.clone();
     }

@@ -367,7 +367,8 @@ fn who_only_observes_goes_on_by_time_and_never_back() {
 
 #[test]
 fn a_command_is_obeyed_once() {
-    let steps = json!([{"weightPercent": 10, "gate": "Manual", "maxDurationSeconds": 120}, {"weightPercent": 50}]);
+    let steps =
+        json!([{"weightPercent": 10, "gate": "Manual", "maxDurationSeconds": 120}, {"weightPercent": 50}]);
     let mut world = World::new(driven(1, json!({"steps": steps})));
     world.verdict = Some(Outcome::Continue);
     world.until(RolloutPhase::Paused);
@@ -461,7 +462,9 @@ fn a_pool_without_room_is_waited_for_and_then_named() {
     late.model.status = Some(plan.status);
     let course = late.model.status.as_mut().unwrap().rollout.as_mut().unwrap().course.as_mut().unwrap();
     course.since.0 = Timestamp::from_second(NOW - 600).unwrap();
-    assert!(condition(&late.plan(), "Ready").2.contains("no room for a canary pod before the capacity deadline"));
+    assert!(
+        condition(&late.plan(), "Ready").2.contains("no room for a canary pod before the capacity deadline")
+    );
 }
 
 #[test]
@@ -496,7 +499,8 @@ fn a_pod_without_a_node_is_not_taken_away_and_those_that_have_one_are_used() {
     let target = world.target();
     world.turn(2);
     let mut scene = world.scene();
-    let pod = scene.observed.pods.iter_mut().rfind(|pod| pod.labels()["inferno.ai/revision"] == target).unwrap();
+    let pod =
+        scene.observed.pods.iter_mut().rfind(|pod| pod.labels()["inferno.ai/revision"] == target).unwrap();
     pod.status = serde_json::from_value(json!({"conditions": [{"type": "PodScheduled", "status": "False",
         "reason": "Unschedulable", "message": "0/1 nodes are available"}]}))
     .unwrap();
@@ -535,8 +539,10 @@ fn states() -> impl Strategy<Value = State> {
         0..=4,
     );
     let time = || (0..4_000_000_000_u64).prop_map(|second| second * 1_000);
-    let failed = ("[a-z]{1,8}", "[a-z]{0,3}").prop_map(|(revision, retry_token)| Failed { revision, retry_token });
-    let first = (phases.clone(), time(), prop::option::of("[a-z]{1,8}"), 0..20_usize, prop::option::of(time()));
+    let failed =
+        ("[a-z]{1,8}", "[a-z]{0,3}").prop_map(|(revision, retry_token)| Failed { revision, retry_token });
+    let first =
+        (phases.clone(), time(), prop::option::of("[a-z]{1,8}"), 0..20_usize, prop::option::of(time()));
     let second = (0..=10_000_u16, any::<bool>(), 0..4_u32, prop::option::of(time()), 0..3_u8, reasons);
     let third = (phases, any::<bool>(), prop::collection::vec(failed, 0..3), "[a-z ]{0,8}[a-z]");
     (first, second, third).prop_map(|(first, second, third)| {

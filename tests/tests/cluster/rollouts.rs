@@ -14,7 +14,8 @@ const ROLLOUT_LIMIT: Duration = Duration::from_secs(420);
 
 /// Two pods and quick steps that end by their time: ten requests per second prove nothing in half a minute.
 fn driven() -> Value {
-    let step = |percent: u32| json!({"weightPercent": percent, "minDurationSeconds": 10, "maxDurationSeconds": 25});
+    let step =
+        |percent: u32| json!({"weightPercent": percent, "minDurationSeconds": 10, "maxDurationSeconds": 25});
     let mut spec = demo_spec();
     spec["replicas"] = json!(2);
     spec["rollout"] = json!({
@@ -120,7 +121,7 @@ fn a_canary_that_cannot_load_never_gets_traffic_and_is_not_tried_again() {
     wait_gone("pods", &format!("inferno.ai/revision={failed}"), READY_LIMIT).unwrap();
 
     // A change that leaves the revision as it is makes the operator look again.
-    bad["requestPolicy"] = json!({"timeoutSeconds": 77});
+    bad["rollout"]["warmupSeconds"] = json!(6);
     scene.apply(&bad);
     let again = scene.wait("looked at again", READY_LIMIT, |model| {
         model["status"]["observedGeneration"] == model["metadata"]["generation"]
