@@ -131,7 +131,7 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
     let of_golden = standing(&model, Some(&half_passed()), "tiny-b");
     let of_model = plan(&model, &observed(&model, pool), &installation(), now);
     Some(format!(
-        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {driven:#?} {of_news:#?} {of_golden:#?}"
+        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {driven:?} {of_news:#?} {of_golden:#?}"
     ))
 }
 
@@ -140,7 +140,7 @@ fn is_conducted(model: &InferenceModel) -> bool {
 }
 
 /// What is declared of a canary that the operator drives, and what is planned while it is on trial and after it failed.
-fn on_trial(model: &InferenceModel, pool: &InferencePool) -> impl std::fmt::Debug + use<> {
+fn on_trial(model: &InferenceModel, pool: &InferencePool) -> String {
     let target = revision_name(model, pool, &installation());
     let status = |phase: &str| {
         let is_running = phase == "Analysing";
@@ -160,7 +160,8 @@ fn on_trial(model: &InferenceModel, pool: &InferencePool) -> impl std::fmt::Debu
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         plan(&model, &observed(&model, pool.clone()), &installation(), now)
     });
-    ([0, 1].map(|step| conduct::declared(&model.spec, step)), conduct::is_enforced(&model.spec), plans)
+    let declared = [0, 1].map(|step| conduct::declared(&model.spec, step));
+    format!("{declared:#?} {} {plans:#?}", conduct::is_enforced(&model.spec))
 }
 
 fn installation() -> Installation {

@@ -150,6 +150,28 @@ fn a_canary_that_is_slower_is_found() {
 }
 
 #[test]
+fn another_outcome_wakes_its_model_once() {
+    let trials = Trials::default();
+    trial(&trials, 26_000);
+    let now = START + 800_000;
+    trials.with(|models| models.values_mut().for_each(|trial| trial.verdict = None));
+    let wake = Wake { namespace: "default".to_owned(), model: "tiny".to_owned() };
+    assert_eq!(trials.turn(now + 10_000).wake, [wake]);
+    assert_eq!(trials.turn(now + 20_000).wake, []);
+}
+
+#[test]
+fn a_revision_that_comes_again_has_nothing_held_against_it() {
+    let trials = Trials::default();
+    assert_eq!(trial(&trials, 26_000).unwrap().verdict.outcome, Outcome::Rollback);
+    let now = START + 801_000;
+    trials.look(key(), Standing { canary: None, ..standing(0) }, now);
+    trials.look(key(), standing(0), now + 500);
+    trials.turn(now + 10_000);
+    assert_eq!(trials.look(key(), standing(0), now + 10_000), None, "it has had no traffic");
+}
+
+#[test]
 fn another_canary_begins_anew_and_none_has_no_verdict() {
     let trials = Trials::default();
     trial(&trials, 20_000);

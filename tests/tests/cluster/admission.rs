@@ -54,6 +54,38 @@ fn cases() -> Vec<Case> {
             "canaryPercent",
         ),
         (
+            "shares that fall",
+            |spec| {
+                spec["rollout"] =
+                    json!({"strategy": "Canary", "steps": [{"weightPercent": 25}, {"weightPercent": 10}]});
+            },
+            "each weightPercent must be more than the one before",
+        ),
+        (
+            "steps for a canary that a person drives",
+            |spec| {
+                spec["rollout"] = json!({"strategy": "Canary", "steps": [{"weightPercent": 25}],
+                                         "traffic": {"canaryPercent": 10}});
+            },
+            "leave traffic.canaryPercent out",
+        ),
+        (
+            "a verdict to be enforced on a canary that a person drives",
+            |spec| {
+                spec["rollout"] = json!({"strategy": "Canary", "analysis": {"mode": "Enforce"},
+                                         "traffic": {"canaryPercent": 10}});
+            },
+            "spec.rollout.analysis: mode Enforce",
+        ),
+        (
+            "a step that ends before it may",
+            |spec| {
+                let step = json!({"weightPercent": 25, "maxDurationSeconds": 60});
+                spec["rollout"] = json!({"strategy": "Canary", "steps": [step]});
+            },
+            "must not exceed maxDurationSeconds",
+        ),
+        (
             "more at least than at most",
             |spec| spec["autoscaling"] = json!({"minReplicas": 3, "maxReplicas": 2}),
             "spec.autoscaling.minReplicas must not exceed maxReplicas",

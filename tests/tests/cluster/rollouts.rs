@@ -121,7 +121,7 @@ fn a_canary_that_cannot_load_never_gets_traffic_and_is_not_tried_again() {
     wait_gone("pods", &format!("inferno.ai/revision={failed}"), READY_LIMIT).unwrap();
 
     // A change that leaves the revision as it is makes the operator look again.
-    bad["requestPolicy"] = json!({"timeoutSeconds": 77});
+    bad["rollout"]["warmupSeconds"] = json!(6);
     scene.apply(&bad);
     let again = scene.wait("looked at again", READY_LIMIT, |model| {
         model["status"]["observedGeneration"] == model["metadata"]["generation"]
