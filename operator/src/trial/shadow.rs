@@ -92,7 +92,7 @@ fn whole(count: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use crds::model::{RolloutPhase, RolloutStatus};
+    use serde_json::json;
 
     use super::*;
 
@@ -112,15 +112,8 @@ mod tests {
     }
 
     fn told(shadow: Option<ShadowStatus>) -> InferenceModelStatus {
-        let rollout = RolloutStatus {
-            phase: RolloutPhase::Canary,
-            summary: String::new(),
-            percent: None,
-            ready_at: None,
-            weight_basis_points: None,
-            analysis: None,
-            shadow,
-        };
+        let rollout = json!({"phase": "Canary", "summary": "", "shadow": shadow});
+        let rollout = serde_json::from_value(rollout).unwrap();
         let canary_revision = Some("tiny-b".to_owned());
         InferenceModelStatus { canary_revision, rollout: Some(rollout), ..InferenceModelStatus::default() }
     }
