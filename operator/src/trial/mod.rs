@@ -157,6 +157,8 @@ struct Trial {
     observed: Option<Millis>,
     course: Option<Course>,
     verdict: Option<Verdict>,
+    /// Since when its outcome has been this one.
+    found: Millis,
 }
 
 impl Trial {
@@ -171,6 +173,7 @@ impl Trial {
             observed: None,
             course: None,
             verdict: None,
+            found: now,
         }
     }
 
@@ -320,7 +323,8 @@ impl Trials {
             }
             (trial.told, trial.standing) = (now, standing);
             let verdict = trial.verdict.clone()?;
-            Some(Seen { canary: trial.standing.canary.clone()?, verdict })
+            let age_ms = now.since(trial.found);
+            Some(Seen { canary: trial.standing.canary.clone()?, verdict, age_ms })
         })
     }
 
@@ -349,6 +353,7 @@ impl Trials {
                     *turn.outcomes.entry(outcome).or_default() += 1;
                 }
                 if trial.outcome() != before {
+                    trial.found = now;
                     turn.wake.push(Wake { namespace: namespace.clone(), model: model.clone() });
                 }
             }

@@ -5,7 +5,7 @@ use crds::model::{
 };
 use judgement::rollout::{self, Metric, MetricVerdict, Outcome, Verdict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::plan::Notice;
 use crate::problem::{Reason, one_line};
@@ -21,6 +21,8 @@ pub struct Seen {
     pub canary: String,
     /// What was found.
     pub verdict: Verdict,
+    /// For how long the outcome has been this one, in milliseconds.
+    pub age_ms: u64,
 }
 
 // === status ===
@@ -37,8 +39,9 @@ pub fn status(
     let before = told(model.status.as_ref()?, canary);
     let Some(seen) = seen.filter(|seen| seen.canary == canary) else { return before.cloned() };
     let outcome = outcome(seen.verdict.outcome);
+    let found = || Time(now - SignedDuration::from_millis(i64::try_from(seen.age_ms).unwrap_or(0)));
     let since =
-        before.filter(|before| before.outcome == outcome).map_or(Time(now), |before| before.since.clone());
+        before.filter(|before| before.outcome == outcome).map_or_else(found, |before| before.since.clone());
     let status = analysis(&seen.verdict, outcome, since);
     Some(before.filter(|before| is_same(before, &status)).cloned().unwrap_or(status))
 }

@@ -1,10 +1,12 @@
 //! Canaries that the operator drives, with traffic all the time.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tests::kubectl::{command, condition, get, list, wait_gone};
+use tests::models::larger_demo_model;
 use tests::release::SYSTEM_NAMESPACE;
 
 use crate::scene::{READY_LIMIT, Scene, demo_spec};
@@ -171,4 +173,54 @@ fn a_new_operator_goes_on_where_the_old_one_was_killed() {
     assert_eq!(after["status"]["stableRevision"], canary);
     assert_eq!(pods(&canary), canary_pods);
     traffic.stop().assert_all_answered("an operator killed in mid-canary");
+}
+
+/// A verdict on speed needs half a minute of traffic that does not count, and one that does.
+fn patient() -> Value {
+    let mut spec = driven();
+    spec["rollout"]["steps"] =
+        json!([{"weightPercent": 25, "maxDurationSeconds": 900}, {"weightPercent": 100}]);
+    spec
+}
+
+#[test]
+fn a_slower_canary_is_back_at_zero_within_three_seconds_of_the_verdict_and_not_tried_again() {
+    let scene = Scene::start("slower", &patient());
+    let before = scene.ready();
+    let traffic = scene.traffic();
+    let mut slower = patient();
+    slower["source"] = larger_demo_model();
+    scene.apply(&slower);
+    let served = scene.wait("at its first step", READY_LIMIT, |model| weight(model) == 2_500);
+    let canary = served["status"]["canaryRevision"].as_str().unwrap().to_owned();
+    let began = Instant::now();
+    let judged = scene.wait("without traffic", ROLLOUT_LIMIT, |model| {
+        assert!(weight(model) <= 2_500, "it gets no more than its first step");
+        weight(model) == 0
+    });
+    let seen = Timestamp::now();
+    let analysis = &judged["status"]["rollout"]["analysis"];
+    println!("{:?} after its first request: {}", began.elapsed(), analysis["message"]);
+    assert_eq!(analysis["outcome"], "Rollback", "{judged:#}");
+    let found: Timestamp = analysis["since"].as_str().unwrap().parse().unwrap();
+    let took = seen.duration_since(found);
+    println!("weight 0 was seen {took:#} after the verdict");
+    assert!(took <= SignedDuration::from_secs(3), "{took:#}");
+    let afterwards = traffic.after(30);
+    let ended = scene.wait("rolled back", READY_LIMIT, |model| phase(model) == "RolledBack");
+    let served = traffic.stop();
+    served.assert_all_answered("a slower canary");
+    assert!(served.revisions().contains_key(canary.as_str()), "the canary had traffic");
+    assert!(!afterwards.revisions().contains_key(canary.as_str()), "{:?}", afterwards.revisions());
+
+    let (_, reason, message) = condition(&ended, "Ready");
+    println!("{reason}: {message}");
+    assert_eq!((stable(&ended), reason.as_str()), (stable(&before), "RolledBack"));
+    wait_gone("pods", &format!("inferno.ai/revision={canary}"), READY_LIMIT).unwrap();
+    slower["rollout"]["warmupSeconds"] = json!(6);
+    scene.apply(&slower);
+    let again = scene.wait("looked at again", READY_LIMIT, |model| {
+        model["status"]["observedGeneration"] == model["metadata"]["generation"]
+    });
+    assert_eq!((phase(&again), get("deployment", &canary).unwrap()), ("RolledBack", None));
 }
