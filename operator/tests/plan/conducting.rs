@@ -573,6 +573,8 @@ fn states() -> impl Strategy<Value = State> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn the_same_status_gives_the_same_state_back(state in states()) {
         let mut rollout: RolloutStatus = serde_json::from_value(json!({"phase": "Stable", "summary": ""})).unwrap();
