@@ -152,6 +152,14 @@ fn slower_decoding_is_rolled_back_and_the_sentence_says_by_how_much() {
 }
 
 #[test]
+fn what_the_early_rule_has_seen_is_what_its_sentence_says() {
+    let fleet = Fleet { decode: vec![2.0], ..Fleet::default() };
+    check(&fleet, 70, Outcome::Rollback, Reason::DecodeSlower);
+    let verdict = judge(&fleet.after(70));
+    assert!(verdict.sentence.contains("100 % slower"), "{}", verdict.sentence);
+}
+
+#[test]
 fn slower_prompts_are_rolled_back() {
     let fleet = Fleet { prefill: 1.15, ..Fleet::default() };
     check(&fleet, 300, Outcome::Rollback, Reason::PrefillSlower);

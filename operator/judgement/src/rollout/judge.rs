@@ -372,12 +372,19 @@ impl<'evidence> Case<'evidence> {
         pods_to_pass(gate.comparison.pod_sd, control, gate.effect, gate.alpha, PODS_PROPOSED_MAX)
     }
 
+    /// One respect of speed in numbers: those of the early rule if it is this that fires.
+    fn speed(&self, settled: Option<&WorkGate>, early: Option<&WorkGate>) -> Option<MetricVerdict> {
+        let failing = settled.filter(|gate| self.is_failing(gate));
+        let failing = failing.or_else(|| early.filter(|gate| self.is_failing_early(gate)));
+        let gate = failing.or(settled)?;
+        Some(gate.verdict(failing.is_some(), self.is_judged(gate)))
+    }
+
     fn metrics(&self) -> Vec<MetricVerdict> {
-        let speed = self.speed_gates().map(|gate| {
-            let early = self.early.iter().flatten().find(|early| early.metric == gate.metric);
-            let is_failing = self.is_failing(gate) || early.is_some_and(|early| self.is_failing_early(early));
-            gate.verdict(is_failing, self.is_judged(gate))
-        });
+        let [early_decode, early_prefill] = &self.early;
+        let speed =
+            [(&self.decode, early_decode), (&self.prefill, early_prefill), (&self.ttft, &None)].into_iter();
+        let speed = speed.filter_map(|(settled, early)| self.speed(settled.as_ref(), early.as_ref()));
         let length = self.length.iter().map(|gate| gate.verdict(has_changed(gate), self.is_judged(gate)));
         let counts = self.count_gates();
         let counts = counts.iter().map(|counted| counted.verdict(self.is_firing(counted)));
