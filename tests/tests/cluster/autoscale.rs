@@ -287,14 +287,14 @@ fn without_reports_for_a_minute_no_pod_is_taken_away() {
 }
 
 /// The Service to which gateways and pods report is away while this is held.
-struct Reports {
+pub(crate) struct Reports {
     service: Value,
 }
 
 impl Reports {
     const NAME: &str = "inferno-operator-reports";
 
-    fn cut() -> Self {
+    pub(crate) fn cut() -> Self {
         let told = |arguments: &[&str]| {
             command("kubectl", &[&["--namespace", SYSTEM_NAMESPACE], arguments].concat()).unwrap()
         };

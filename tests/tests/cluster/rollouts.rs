@@ -9,6 +9,7 @@ use tests::kubectl::{command, condition, get, list, wait_gone};
 use tests::models::larger_demo_model;
 use tests::release::SYSTEM_NAMESPACE;
 
+use crate::autoscale::Reports;
 use crate::scene::{READY_LIMIT, Scene, demo_spec};
 
 /// Four pods on two busy cores, three steps of half a minute, a warm-up and a promotion.
@@ -153,27 +154,76 @@ fn a_spec_taken_back_in_mid_canary_returns_to_stable_without_a_failed_request() 
 }
 
 #[test]
-fn a_new_operator_goes_on_where_the_old_one_was_killed() {
-    let (scene, old, canary) = at_first_step("orphaned");
+fn operators_killed_in_every_phase_lose_nothing() {
+    let scene = Scene::start("orphaned", &driven());
+    let old = stable(&scene.ready());
     let traffic = scene.traffic();
-    let canary_pods = pods(&canary);
+    scene.apply(&changed(driven()));
+
+    let seen = std::cell::RefCell::new((BTreeSet::new(), 0, BTreeSet::new()));
+    let after = scene.wait("promoted", ROLLOUT_LIMIT, |model| {
+        let (killed, last, canary_pods) = &mut *seen.borrow_mut();
+        let step = model["status"]["rollout"]["step"].as_u64().unwrap_or(*last);
+        let is_promoted = !stable(model).is_empty() && stable(model) != old;
+        assert!(step >= *last || is_promoted, "it does not begin anew: step {step} after {last}");
+        *last = step;
+        if weight(model) == 5_000 && canary_pods.is_empty() {
+            *canary_pods = pods(model["status"]["canaryRevision"].as_str().unwrap());
+        }
+        if KILLED_IN.contains(&phase(model)) && killed.insert(phase(model).to_owned()) {
+            kill_operator();
+        }
+        is_promoted
+    });
+    let (killed, _, canary_pods) = seen.into_inner();
+    assert_eq!(killed.iter().map(String::as_str).collect::<Vec<_>>(), KILLED_IN);
+    wait_gone("pods", &format!("inferno.ai/revision={old}"), READY_LIMIT).unwrap();
+    assert_eq!(pods(&stable(&after)), canary_pods, "the canary's pods are the stable ones now");
+
+    // And on the way back.
+    let now = stable(&scene.ready());
+    scene.apply(&driven());
+    scene.wait("at the first step", READY_LIMIT, |model| weight(model) > 0);
+    scene.apply(&changed(driven()));
+    let leaving = scene.wait("on the way back", READY_LIMIT, |model| phase(model) == "RollingBack");
+    let canary = leaving["status"]["canaryRevision"].as_str().unwrap().to_owned();
+    kill_operator();
+    wait_gone("pods", &format!("inferno.ai/revision={canary}"), READY_LIMIT).unwrap();
+    assert_eq!(stable(&scene.ready()), now);
+    traffic.after(20).assert_all_answered("afterwards");
+    traffic.stop().assert_all_answered("operators killed in every phase");
+}
+
+/// The phases that last long enough to be seen, in the order of the alphabet.
+const KILLED_IN: [&str; 4] = ["Analysing", "Loading", "Promoting", "Warmup"];
+
+fn kill_operator() {
     let selector = "app.kubernetes.io/name=inferno-operator";
     let arguments = ["--namespace", SYSTEM_NAMESPACE, "delete", "pod", "--selector", selector];
     command("kubectl", &[&arguments[..], &["--grace-period", "0", "--force"]].concat()).unwrap();
-    let killed = scene.wait("there", READY_LIMIT, |_| true);
-    let step = killed["status"]["rollout"]["step"].as_u64().unwrap();
+}
 
-    let last = std::cell::Cell::new(step);
-    let after = scene.wait("promoted", ROLLOUT_LIMIT, |model| {
-        let now = model["status"]["rollout"]["step"].as_u64().unwrap_or(0);
-        assert!(now >= last.get(), "it does not begin anew: step {now} after {}", last.get());
-        last.set(now);
-        stable(model) == canary
+#[test]
+fn a_minute_without_reports_neither_promotes_a_canary_nor_rolls_it_back() {
+    let scene = Scene::start("unheard", &patient());
+    scene.ready();
+    let traffic = scene.traffic();
+    scene.apply(&changed(patient()));
+    scene.wait("at its first step", READY_LIMIT, |model| weight(model) == 2_500);
+    let reports = Reports::cut();
+    // Ten per second.
+    traffic.after(600).assert_all_answered("a minute without reports");
+    let deaf = get("imodel", "unheard").unwrap().unwrap();
+    assert_eq!((phase(&deaf), weight(&deaf)), ("Analysing", 2_500), "{deaf:#}");
+    drop(reports);
+    let judged = scene.wait("judged", ROLLOUT_LIMIT, |model| {
+        let metrics =
+            model["status"]["rollout"]["analysis"]["metrics"].as_array().cloned().unwrap_or_default();
+        metrics.iter().any(|metric| metric["name"] == "Decode" && metric["samplesCanary"].as_u64() > Some(0))
     });
-    wait_gone("pods", &format!("inferno.ai/revision={old}"), READY_LIMIT).unwrap();
-    assert_eq!(after["status"]["stableRevision"], canary);
-    assert_eq!(pods(&canary), canary_pods);
-    traffic.stop().assert_all_answered("an operator killed in mid-canary");
+    println!("{}", judged["status"]["rollout"]["analysis"]["message"]);
+    assert_ne!(judged["status"]["rollout"]["analysis"]["outcome"], "Rollback", "{judged:#}");
+    traffic.stop().assert_all_answered("a canary that was not heard of");
 }
 
 /// A verdict on speed needs half a minute of traffic that does not count, and one that does.
