@@ -191,7 +191,7 @@ fn from_outside_the_scale_subresource_drives_it_within_the_bounds() {
     assert_eq!(scale["status"]["selector"], "inferno.ai/model=driven");
 }
 
-/// A HorizontalPodAutoscaler looks every quarter of a minute at figures that are up to as old, and takes away once what it
+/// A `HorizontalPodAutoscaler` looks every quarter of a minute at figures that are up to as old, and takes away once what it
 /// saw for so long.
 const DRIVEN_LIMIT: Duration = Duration::from_secs(240);
 
@@ -226,7 +226,7 @@ fn a_horizontal_pod_autoscaler_drives_it_up_and_down() {
     assert_eq!(down["spec"]["replicas"], 1);
 }
 
-/// A HorizontalPodAutoscaler, until it is dropped: as many pods as use a fifth of a core each. A pod that works without a
+/// A `HorizontalPodAutoscaler`, until it is dropped: as many pods as use a fifth of a core each. A pod that works without a
 /// pause uses up to one, an idle one next to nothing.
 struct Autoscaler {
     model: String,
