@@ -111,7 +111,7 @@ mod tests {
         Seen { canary: "tiny-b".into(), counts: counts(compared) }
     }
 
-    fn told(shadow: Option<ShadowStatus>) -> InferenceModelStatus {
+    fn told(shadow: Option<&ShadowStatus>) -> InferenceModelStatus {
         let rollout = json!({"phase": "Canary", "summary": "", "shadow": shadow});
         let rollout = serde_json::from_value(rollout).unwrap();
         let canary_revision = Some("tiny-b".to_owned());
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn it_is_rewritten_for_a_tenth_more_and_ends_with_its_canary() {
         let compared = |before: Option<u64>, canary: &str, now: Option<u64>| {
-            let before = told(before.map(|compared| summary(&counts(compared))));
+            let before = told(before.map(|compared| summary(&counts(compared))).as_ref());
             status(Some(&before), Some(canary), now.map(seen).as_ref()).map(|shadow| shadow.compared)
         };
         assert_eq!(compared(None, "tiny-b", Some(1)), Some(1));
