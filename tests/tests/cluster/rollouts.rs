@@ -12,13 +12,13 @@ use tests::release::SYSTEM_NAMESPACE;
 use crate::autoscale::Reports;
 use crate::scene::{READY_LIMIT, Scene, demo_spec};
 
-/// Four pods on two busy cores, three steps of half a minute, a warm-up and a promotion.
+/// Four pods on two busy cores, three steps of a quarter of a minute, a warm-up and a promotion.
 const ROLLOUT_LIMIT: Duration = Duration::from_secs(420);
 
-/// Two pods and quick steps that end by their time: ten requests per second prove nothing in half a minute.
+/// Two pods and quick steps that end by their time: ten requests per second prove nothing in a quarter of a minute.
 fn driven() -> Value {
     let step =
-        |percent: u32| json!({"weightPercent": percent, "minDurationSeconds": 10, "maxDurationSeconds": 25});
+        |percent: u32| json!({"weightPercent": percent, "minDurationSeconds": 10, "maxDurationSeconds": 15});
     let mut spec = demo_spec();
     spec["replicas"] = json!(2);
     spec["rollout"] = json!({
