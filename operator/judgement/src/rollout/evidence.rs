@@ -115,14 +115,11 @@ impl Evidence {
             self.take_in(report, had_traffic, &mut misses);
         }
         if had_traffic {
-            for gate in [
-                &mut self.errors,
-                &mut self.engine_tail,
-                &mut self.cache_reuse,
-                &mut self.slot_wait,
-                &mut self.slo_miss,
-            ] {
-                gate.close();
+            self.errors.close(f64::from(observation.weight_basis_points) / 10_000.0);
+            for gate in
+                [&mut self.engine_tail, &mut self.cache_reuse, &mut self.slot_wait, &mut self.slo_miss]
+            {
+                gate.close(0.0);
             }
             self.recent_misses.push(observation.at_ms, misses);
             self.split.observe(observation.new_conversations, observation.weight_basis_points);

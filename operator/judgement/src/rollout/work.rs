@@ -39,7 +39,7 @@ pub(super) struct CostModels {
     slots: u16,
     decode: BTreeMap<u32, BatchSums>,
     prefill: Equations<6>,
-    ttft: Equations<7>,
+    ttft: Equations<8>,
     /// Control requests by overlap.
     overlaps: [u64; OVERLAP_BINS],
     /// Control requests by the slots in use when they came, up to [`LOADS`] − 1.
@@ -70,7 +70,7 @@ struct Fitted {
     /// Microseconds per context token.
     micros_per_kv: f64,
     prefill: Option<[f64; 6]>,
-    ttft: Option<[f64; 7]>,
+    ttft: Option<[f64; 8]>,
     known_overlaps: [bool; OVERLAP_BINS],
     /// The fewest and the most slots in use that control knows: beyond, a prompt is taken to cost what it costs there.
     /// (A control that is always full cannot tell what load costs; extrapolated to an idle canary, prompts were
@@ -132,7 +132,10 @@ impl CostModels {
                 .push(&self.prefill_terms(request, (0, self.slots)).map(|term| term * 1_000.0 / micros), 1.0);
         }
         if is_ttft_measured(request) {
-            self.ttft.push(&ttft_terms(request), (request.ttft_micros as f64 / 1_000.0).ln());
+            self.ttft.push(
+                &self.ttft_terms(request, (0, self.slots)),
+                (request.ttft_micros as f64 / 1_000.0).ln(),
+            );
         }
     }
 
@@ -205,7 +208,7 @@ impl CostModels {
     /// ln(actual/predicted) of the time to first token; `None` when it queued or control has hardly any like it.
     pub(super) fn ttft_excess(&self, request: &FinishedRequest) -> Option<f64> {
         let coefficients = self.fitted.ttft.filter(|_| self.knows(request))?;
-        let predicted = dot(&coefficients, &ttft_terms(request));
+        let predicted = dot(&coefficients, &self.ttft_terms(request, self.fitted.known_loads));
         is_ttft_measured(request).then(|| (request.ttft_micros as f64 / 1_000.0).ln() - predicted)
     }
 
@@ -217,10 +220,24 @@ impl CostModels {
     /// cost of a short prompt was wrong by a third when others decoded, which doubled the time to find +10 % in a slow
     /// model. Without the fifth an engine whose clock falls under load looked up to 2 % slower in a canary with
     /// fuller pods; where pods differed by 3 % too, that was three of four false rollbacks of a healthy revision.
-    fn prefill_terms(&self, request: &FinishedRequest, (least, most): (u16, u16)) -> [f64; 6] {
+    fn prefill_terms(&self, request: &FinishedRequest, known: (u16, u16)) -> [f64; 6] {
         let (uncached, context, overlap) = scaled(request);
-        let load = f64::from(self.load(request).clamp(least, most)) / f64::from(self.slots.max(1));
+        let load = self.share_in_use(request, known);
         [1.0, uncached, uncached * context, uncached * overlap, overlap, uncached * load]
+    }
+
+    /// ln milliseconds = a cubic of ln(1+u), overlap, context, u·context, load. Without the last one in a hundred healthy
+    /// canaries of 50 requests per second was rolled back if its engine's clock falls under load.
+    fn ttft_terms(&self, request: &FinishedRequest, known: (u16, u16)) -> [f64; 8] {
+        let (uncached, context, overlap) = scaled(request);
+        let log = f64::from(request.uncached_tokens).ln_1p();
+        let load = self.share_in_use(request, known);
+        [1.0, log, log * log, log * log * log, overlap, context, uncached * context, load]
+    }
+
+    /// Share of the slots in use when a request came, held within the loads that are known.
+    fn share_in_use(&self, request: &FinishedRequest, (least, most): (u16, u16)) -> f64 {
+        f64::from(self.load(request).clamp(least, most)) / f64::from(self.slots.max(1))
     }
 }
 
@@ -235,13 +252,6 @@ fn is_prefill_measured(request: &FinishedRequest) -> bool {
 
 fn is_ttft_measured(request: &FinishedRequest) -> bool {
     request.has_prompt() && request.is_unqueued && request.ttft_micros > 0
-}
-
-/// ln milliseconds = a cubic of ln(1+u), overlap, context, u·context.
-fn ttft_terms(request: &FinishedRequest) -> [f64; 7] {
-    let (uncached, context, overlap) = scaled(request);
-    let log = f64::from(request.uncached_tokens).ln_1p();
-    [1.0, log, log * log, log * log * log, overlap, context, uncached * context]
 }
 
 /// Uncached and prompt tokens in thousands, overlap as a share: terms of like size keep the equations well posed.

@@ -81,7 +81,7 @@ impl Check<'_> {
     fn detection(&self, gates: &mut Vec<Gate>) {
         let cells: Vec<Cell> = cells::changes_at_10().into_iter().chain(cells::changes_at_2()).collect();
         for cell in cells {
-            let row = on_rails(&cell, self.material, self.effort(400, 60));
+            let row = on_rails(&cell, self.material, self.effort(1_000, 60));
             let name = format!("canary, {}", cell.world.name);
             match cell.claim {
                 Claim::FalseAlarms { .. } => {}
