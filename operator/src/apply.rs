@@ -4,7 +4,7 @@
 use crds::model::InferenceModel;
 use crds::pool::{InferencePool, InferencePoolStatus};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::drain::DELETION_COST;
 use crate::gateway::Gateway;
 use crate::objects::MANAGER;
 use crate::plan::{Notice, Plan};
@@ -34,6 +35,12 @@ pub struct Error {
 /// only the API server could judge, and nothing more was written.
 pub async fn apply(client: &Client, model: &InferenceModel, plan: &Plan) -> Result<Option<Problem>, Error> {
     let namespace = model.namespace().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    for (name, cost) in &plan.marks {
+        let patch = json!({"metadata": {"annotations": {DELETION_COST: cost}}});
+        ignoring_missing(pods.patch(name, &as_manager(), &Patch::Merge(&patch)).await)
+            .map_err(|source| error("mark", "Pod", name, source))?;
+    }
     for service in &plan.services {
         if let Some(problem) = apply_object(client, &namespace, service).await? {
             return Ok(Some(problem));
@@ -47,11 +54,14 @@ pub async fn apply(client: &Client, model: &InferenceModel, plan: &Plan) -> Resu
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     for (name, replicas) in &plan.scale {
         let patch = json!({"spec": {"replicas": replicas}});
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-        ignoring_missing(deployments.patch(name, &parameters, &Patch::Merge(&patch)).await)
+        ignoring_missing(deployments.patch(name, &as_manager(), &Patch::Merge(&patch)).await)
             .map_err(|source| error("scale", "Deployment", name, source))?;
     }
     Ok(None)
+}
+
+fn as_manager() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() }
 }
 
 /// Deletes what a plan does not need any more.

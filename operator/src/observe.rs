@@ -82,6 +82,11 @@ pub async fn observe(
         .filter_map(|pod| pod.metadata.uid.as_deref())
         .filter_map(|uid| Some((uid.to_owned(), sources.reports.latest(uid, now)?)))
         .collect::<HashMap<_, _>>();
+    let in_flight = pods
+        .iter()
+        .filter_map(|pod| pod.metadata.uid.clone())
+        .filter_map(|uid| Some((uid.clone(), sources.reports.in_flight(&uid, now)?)))
+        .collect::<HashMap<_, _>>();
     Ok(Observed {
         claims: claims(&sources.models, &namespace, pool_name, now),
         pool,
@@ -89,6 +94,7 @@ pub async fn observe(
         deployments,
         pods,
         reports,
+        in_flight,
         proofs: sources.prober.proofs(model.metadata.uid.as_deref().unwrap_or_default()),
         is_probing: sources.prober.is_on(),
         receivers: match model.spec.notifications.as_slice() {

@@ -18,6 +18,8 @@ use crate::trial::Trials;
 
 /// Pods report every 2 s. One that has been silent for seven of those has nothing to say about now.
 const FRESH_SECONDS: i64 = 15;
+/// A load that is older is unknown: two lost reports, and the third late.
+pub const LOAD_SECONDS: i64 = 6;
 /// Reports kept at once; more pods than one operator can look after anyway.
 const PODS_MAX: usize = 20_000;
 /// Names in Kubernetes are at most this long.
@@ -105,6 +107,15 @@ impl Reports {
             let _ = self.wake.send(wake);
         }
         Intake::Kept
+    }
+
+    /// Requests in the slots and the queue of the pod with this UID, if it has said so within the last seconds.
+    pub fn in_flight(&self, pod_uid: &str, now: Timestamp) -> Option<u32> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let received = latest.get(pod_uid)?;
+        let load = received.report.load.as_ref()?;
+        let is_of_now = now.as_second() - received.at.as_second() <= LOAD_SECONDS;
+        is_of_now.then(|| load.queued.iter().fold(load.slots_busy, |sum, queued| sum.saturating_add(*queued)))
     }
 
     /// The fresh report of the pod with this UID. A pod of the same name with another UID has not said it.

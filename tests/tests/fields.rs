@@ -72,7 +72,7 @@ fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut V
 
 /// Another value of the same kind. `choices` are the words that enums here have.
 fn changed(value: &Value) -> Value {
-    const CHOICES: [[&str; 2]; 20] = [
+    const CHOICES: [[&str; 2]; 21] = [
         ["HTTP", "HTTPS"],
         ["HuggingFace", "HTTP"],
         ["Ephemeral", "PersistentVolumeClaim"],
@@ -93,6 +93,7 @@ fn changed(value: &Value) -> Value {
         ["Pause", "Abort"],
         ["Rollback", "Promote"],
         ["Promote", "Pause"],
+        ["GroupSequential", "WorkNormalised"],
     ];
     match value {
         Value::Bool(flag) => json!(!flag),
@@ -275,6 +276,8 @@ fn models() -> Vec<Value> {
             "progressDeadlineSeconds": 100, "retryToken": "again",
             "action": {"command": "Pause", "revision": "tiny-x", "id": "1"},
             "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20},
+                         "method": "GroupSequential", "expectedRequests": 5_000,
+                         "criticalRegressionPercent": 60, "maxFalseRollbackPercent": 2,
                          "inconclusivePolicy": "Rollback", "underpoweredPolicy": "Promote"},
         },
     });

@@ -18,15 +18,15 @@ pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use rollout::{
-    AnalysisMode, AnalysisPolicy, ConfigMapRef, GoldenPrompts, InconclusivePolicy, KillSwitch, RolloutAction,
-    RolloutCommand, RolloutPolicy, RolloutStep, RolloutStrategy, StepGate, StickyKey, TolerancePolicy,
-    TrafficPolicy, UnderpoweredPolicy,
+    AnalysisMethod, AnalysisMode, AnalysisPolicy, ConfigMapRef, GoldenPrompts, InconclusivePolicy,
+    KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep, RolloutStrategy, StepGate,
+    StickyKey, TolerancePolicy, TrafficPolicy, UnderpoweredPolicy,
 };
 pub use status::{
     Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus,
-    CanaryCourse, CanaryPhase, CapacityStrategy, ColdStart, FailedRevision, InferenceModelStatus, ModelFacts,
-    PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase, RolloutStatus, ScalingDecision,
-    ScalingFigures, ShadowStatus, StartSeconds, Summary,
+    CanaryCourse, CanaryPhase, CapacityStrategy, ColdStart, DrainingPod, FailedRevision,
+    InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
+    RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.

@@ -141,7 +141,16 @@ pub enum RolloutCommand {
 /// By what a canary is judged: its pods' work against that of stable pods, per unit of work.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.method) && self.method == 'GroupSequential') == has(self.expectedRequests)").message("spec.rollout.analysis: method GroupSequential spends its errors over expectedRequests; set both, or neither"))]
+#[x_kube(validation = Rule::new("(has(self.criticalRegressionPercent) ? self.criticalRegressionPercent : 50) >= (has(self.regressionTolerancePercent) ? self.regressionTolerancePercent : 5)").message("spec.rollout.analysis: criticalRegressionPercent (default 50) must not be less than regressionTolerancePercent (default 5)"))]
 pub struct AnalysisPolicy {
+    /// When it may be judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<AnalysisMethod>,
+    /// First attempts that the canary is expected to see in the whole rollout; with method GroupSequential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 1_000_000_000))]
+    pub expected_requests: Option<i64>,
     /// What follows from a verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<AnalysisMode>,
@@ -150,6 +159,14 @@ pub struct AnalysisPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub regression_tolerance_percent: Option<i32>,
+    /// A single canary pod, which may just be on a slow node, leads to a rollback only beyond this. Default: 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 5, max = 1_000))]
+    pub critical_regression_percent: Option<i32>,
+    /// How often a healthy canary may be rolled back, over its whole rollout. Less takes longer to be sure. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20))]
+    pub max_false_rollback_percent: Option<i32>,
     /// What a revision that is heavier by intent may cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<TolerancePolicy>,
@@ -182,6 +199,18 @@ pub struct TolerancePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub prefill_percent: Option<i32>,
+}
+
+/// When a canary may be judged. Default: WorkNormalised.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum AnalysisMethod {
+    /// At any time: a bad canary goes as soon as that is proven.
+    #[default]
+    WorkNormalised,
+    /// Once, at the end of each step, by Welch's test over pods: what statisticians expect, and later.
+    FixedHorizonWelch,
+    /// Five times, as `expectedRequests` come in.
+    GroupSequential,
 }
 
 /// What follows from a verdict. Default: Enforce; Observe with traffic.canaryPercent, where nothing can follow.

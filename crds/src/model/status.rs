@@ -52,6 +52,10 @@ pub struct InferenceModelStatus {
     /// What somebody should look at. It is told once and stays until the model is Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,
+    /// Pods that get no new requests because fewer are wanted. They stay until they have nothing in flight, and are the
+    /// first to come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub draining: Vec<DrainingPod>,
     /// How many pods the autoscaler wants, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
@@ -64,6 +68,16 @@ pub struct InferenceModelStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A pod that gets no new requests.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainingPod {
+    /// Its name.
+    pub pod: String,
+    /// Since when.
+    pub since: Time,
 }
 
 /// What somebody should look at.

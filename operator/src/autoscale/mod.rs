@@ -206,7 +206,7 @@ pub fn standing(
     })
 }
 
-/// The revision that serves, or is to.
+/// The revision that serves, or is to; without the pods that drain: they serve nobody new.
 struct Serving {
     told: u32,
     ready: u32,
@@ -224,16 +224,23 @@ impl Serving {
             let label = pod.labels().get(REVISION_LABEL);
             !pod::is_leaving(pod) && revision.is_some_and(|revision| label == Some(&revision.name))
         };
-        let pods: Vec<&Pod> = observed.pods.iter().filter(is_of).collect();
+        let draining = model.status.as_ref().map(|status| status.draining.as_slice()).unwrap_or_default();
+        let is_draining = |pod: &&Pod| draining.iter().any(|draining| draining.pod == pod.name_any());
+        let (gone, pods): (Vec<&Pod>, Vec<&Pod>) = observed.pods.iter().filter(is_of).partition(is_draining);
         let report = |pod: &Pod| observed.reports.get(pod.metadata.uid.as_deref()?);
         let became_ready = |pod: &&Pod| {
             let ready = pod::condition(pod, "Ready").filter(|_| pod::is_ready(pod))?;
             Some(ready.last_transition_time.as_ref()?.0)
         };
         let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let less = |all: u32, gone: usize| all.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
+        let gone_ready = gone.iter().filter(|pod| pod::is_ready(pod)).count();
+        let told = count(revision.map(|revision| revision.replicas_told));
+        // Pods beyond what the Deployment is told are about to be deleted: it does not count them any more.
+        let beyond = (gone.len() + pods.len()).saturating_sub(usize::try_from(told).unwrap_or(usize::MAX));
         Self {
-            told: count(revision.map(|revision| revision.replicas_told)),
-            ready: count(revision.map(|revision| revision.ready)),
+            told: less(told, gone.len().saturating_sub(beyond)),
+            ready: less(count(revision.map(|revision| revision.ready)), gone_ready),
             readings: pods.iter().map(|pod| pod::read(pod, report(pod), pool)).collect(),
             last_ready_at: pods.iter().filter_map(became_ready).max(),
         }

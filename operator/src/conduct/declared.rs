@@ -12,11 +12,7 @@ use crate::trial;
 pub fn declared(spec: &InferenceModelSpec, step: usize) -> Plan {
     let policy = spec.rollout.clone().unwrap_or_default();
     let defaults = Plan::default();
-    let steps = if policy.steps.is_empty() {
-        defaults.steps.clone()
-    } else {
-        policy.steps.iter().map(declared_step).collect()
-    };
+    let steps = steps(&policy);
     let is_manual = steps.get(step).is_some_and(|step| step.gate == Gate::Manual);
     Plan {
         analysis: trial::analysis(spec),
@@ -32,6 +28,14 @@ pub fn declared(spec: &InferenceModelSpec, step: usize) -> Plan {
         progress_deadline_ms: ms(policy.progress_deadline_seconds, defaults.progress_deadline_ms),
         steps,
     }
+}
+
+/// The steps, or the usual ones.
+pub fn steps(policy: &RolloutPolicy) -> Vec<Step> {
+    if policy.steps.is_empty() {
+        return Plan::default().steps;
+    }
+    policy.steps.iter().map(declared_step).collect()
 }
 
 fn declared_step(step: &RolloutStep) -> Step {

@@ -25,7 +25,7 @@ use crate::revision::Revision;
 use crate::rollout::{self, ALL, Roles, Standing};
 use crate::trial;
 
-pub use declared::declared;
+pub use declared::{declared, steps};
 pub use stored::{state, store};
 
 /// What is known of a model when its rollout is looked at.

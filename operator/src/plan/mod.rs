@@ -23,6 +23,7 @@ use crate::autoscale::{self, claims_with};
 use crate::blame::name_field;
 use crate::capacity::{Claim, allot};
 use crate::conduct::{Scene, conduct};
+use crate::drain::{self, Drain, Member, drain};
 use crate::golden;
 use crate::notify::condition::condition;
 use crate::notify::receivers::Known;
@@ -58,6 +59,8 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// Fresh reports by pod UID.
     pub reports: HashMap<String, Report>,
+    /// Requests in slots and queue by pod UID, of pods that have said so in the last seconds.
+    pub in_flight: HashMap<String, u32>,
     /// Results of the tokens asked for.
     pub proofs: Vec<Proof>,
     /// Whether tokens are asked for at all; without it, ready pods count as serving.
@@ -135,6 +138,8 @@ pub struct Plan {
     pub deployment: Option<Deployment>,
     /// Revisions that keep running and how many replicas they should have.
     pub scale: Vec<(String, i32)>,
+    /// Pods whose cost of deletion has to be another, before anything has fewer of them; `None` takes it away.
+    pub marks: Vec<(String, Option<&'static str>)>,
     /// Deployments to delete, last.
     pub prune: Vec<String>,
     /// Services to delete with them.
@@ -226,6 +231,7 @@ fn hold(model: &InferenceModel, observed: &Observed, problem: &Problem, now: Tim
         services: Vec::new(),
         deployment: None,
         scale: Vec::new(),
+        marks: Vec::new(),
         prune: Vec::new(),
         prune_services: Vec::new(),
         notices: notices::notices(model, &status),
@@ -279,8 +285,14 @@ fn roll(
     let conducted = conduct(model, &scene, now);
     let target_pods = conducted.as_ref().map_or(wanted, |conducted| conducted.target_pods);
     let stable_pods = conducted.as_ref().map_or(wanted, |conducted| conducted.stable_pods);
+    // Fewer of a revision that serves alone: they drain first.
+    let is_alone = stable == Some(target.as_str()) && model.spec.suspend != Some(true);
+    let drain = match is_alone {
+        true => drained(model, observed, pool, target, target_pods, now),
+        false => Drain { replicas: target_pods, ..Drain::default() },
+    };
     let is_complete = current.is_some_and(|current| {
-        let is_told = current.replicas_told == target_pods || needed.is_some();
+        let is_told = current.replicas_told == drain.replicas || needed.is_some();
         current.is_current && target_pods > 0 && is_told && current.ready >= needed.unwrap_or(target_pods)
     });
     let roles = match &conducted {
@@ -306,6 +318,7 @@ fn roll(
         granted,
         replicas_max,
         is_complete,
+        draining: &drain.draining,
         conducted: conducted.as_ref(),
         readings: &readings,
         opened: opened(observed, target),
@@ -324,13 +337,16 @@ fn roll(
     let services = staying(target, &roles).map(|revision| objects::service(model, revision)).collect();
     Plan {
         services,
-        deployment: roles.runs.then(|| objects::deployment(model, pool, installation, target, target_pods)),
+        deployment: roles
+            .runs
+            .then(|| objects::deployment(model, pool, installation, target, drain.replicas)),
         scale: roles
             .keeper
             .filter(|keeper| keeper.replicas_told != stable_pods)
             .map(|keeper| (keeper.name.clone(), stable_pods))
             .into_iter()
             .collect(),
+        marks: drain.marks,
         prune: roles.leavers.iter().map(|leaver| leaver.name.clone()).collect(),
         prune_services: unneeded_services(model, observed, target, &roles),
         notices: notices::notices(model, &status),
@@ -342,6 +358,22 @@ fn roll(
             .min(requeue(&status)),
         status,
     }
+}
+
+/// How the revision that serves gets down to `wanted` pods.
+fn drained(
+    model: &InferenceModel,
+    observed: &Observed,
+    pool: &InferencePool,
+    revision: &str,
+    wanted: i32,
+    now: Timestamp,
+) -> Drain {
+    let in_flight = |pod: &Pod| observed.in_flight.get(pod.metadata.uid.as_deref()?).copied();
+    let pods = pods_of(observed, revision);
+    let members: Vec<Member> = pods.iter().map(|pod| Member::of(pod, in_flight(pod))).collect();
+    let before = model.status.as_ref().map(|status| status.draining.as_slice()).unwrap_or_default();
+    drain(&members, wanted, before, drain::deadline(model, pool), now)
 }
 
 /// Pods that the pool's limit leaves beyond what all its models have.
@@ -472,6 +504,9 @@ fn cold_start(model: &InferenceModel, observed: &Observed) -> Option<ColdStart> 
 }
 
 fn requeue(status: &InferenceModelStatus) -> Duration {
+    if !status.draining.is_empty() {
+        return WHILE_MOVING;
+    }
     match status.rollout.as_ref().map(|rollout| rollout.phase) {
         Some(
             RolloutPhase::Stable

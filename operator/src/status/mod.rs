@@ -8,8 +8,8 @@ mod facts;
 mod progress;
 
 use crds::model::{
-    AnalysisStatus, ColdStart, InferenceModel, InferenceModelStatus, RolloutPhase, RolloutStatus,
-    RolloutStrategy, Summary,
+    AnalysisStatus, ColdStart, DrainingPod, InferenceModel, InferenceModelStatus, RolloutPhase,
+    RolloutStatus, RolloutStrategy, Summary,
 };
 use crds::report::OpenedModel;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -72,6 +72,8 @@ pub struct Situation<'seen> {
     pub replicas_max: Option<i32>,
     /// All wanted pods are ready.
     pub is_complete: bool,
+    /// Its pods that leave.
+    pub draining: &'seen [DrainingPod],
     /// Where its rollout stands, if the operator drives it.
     pub conducted: Option<&'seen Conducted>,
     /// Its pods.
@@ -260,6 +262,7 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
             ..of_canary(model, situation)
         }),
         canary_revision,
+        draining: situation.draining.to_vec(),
         autoscaling: tell::status(model, situation.asked, situation.seen, now),
         summary: Some(Summary {
             model: objects::served_name(model),

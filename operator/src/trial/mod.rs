@@ -16,16 +16,18 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crds::model::{AnalysisPolicy, InferenceModel, InferenceModelSpec, RolloutStrategy};
+use crds::model::{AnalysisMethod, AnalysisPolicy, InferenceModel, InferenceModelSpec, RolloutStrategy};
 use crds::report::{GatewayModel, GatewayReport, Report};
+use crds::split::BUCKETS;
 use judgement::autoscale::Millis;
 use judgement::rollout::{
-    Analysis, Arm, ArmCounts, Objectives, Observation, Outcome, PodReport, Tolerances, Verdict,
+    Analysis, Arm, ArmCounts, Method, Objectives, Observation, Outcome, PodReport, Tolerances, Verdict,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use crate::conduct::{conducts, steps};
 use crate::held::ModelKey;
 use crate::objects::REVISION_LABEL;
 use crate::plan::Observed;
@@ -59,6 +61,8 @@ pub struct Standing {
     pub canary: Option<String>,
     /// The share that it gets.
     pub weight_basis_points: u16,
+    /// When its step is over at the latest, while it is at one.
+    pub step_ends: Option<Millis>,
     /// By what it is judged.
     pub analysis: Analysis,
     /// Ready pods of both, by UID.
@@ -79,14 +83,16 @@ pub struct ReadyPod {
 /// By what the spec wants a canary to be judged. Objectives are out of reach: nobody has declared any.
 pub fn analysis(spec: &InferenceModelSpec) -> Analysis {
     let policy = spec.rollout.as_ref().and_then(|rollout| rollout.analysis.clone()).unwrap_or_default();
-    let AnalysisPolicy { regression_tolerance_percent, min_canary_pods, pod_variation_percent, .. } = policy;
     let declared = policy.tolerance.unwrap_or_default();
     let defaults = Analysis::default();
     let share =
         |percent: Option<i32>, default: f64| percent.map_or(default, |percent| f64::from(percent) / 100.0);
-    let tolerance = share(regression_tolerance_percent, defaults.tolerances.decode);
+    let tolerance = share(policy.regression_tolerance_percent, defaults.tolerances.decode);
     let prefill = share(declared.prefill_percent, tolerance);
     Analysis {
+        method: method(spec, &policy),
+        critical: share(policy.critical_regression_percent, defaults.critical),
+        false_rollback: share(policy.max_false_rollback_percent, defaults.false_rollback),
         tolerances: Tolerances {
             decode: share(declared.decode_percent, tolerance),
             prefill,
@@ -94,12 +100,32 @@ pub fn analysis(spec: &InferenceModelSpec) -> Analysis {
             unqueued_ttft: tolerance.max(prefill),
             ..defaults.tolerances
         },
-        min_canary_pods: min_canary_pods
+        min_canary_pods: policy
+            .min_canary_pods
             .and_then(|pods| usize::try_from(pods).ok())
             .unwrap_or(defaults.min_canary_pods),
-        pod_sd: share(pod_variation_percent, defaults.pod_sd),
+        pod_sd: share(policy.pod_variation_percent, defaults.pod_sd),
         objectives: Objectives { ttft_micros: u64::MAX, inter_token_micros: u64::MAX },
         ..defaults
+    }
+}
+
+/// When the verdict is made. A canary that a person drives is at one step all the time, as far as anybody can know.
+fn method(spec: &InferenceModelSpec, policy: &AnalysisPolicy) -> Method {
+    match policy.method.unwrap_or_default() {
+        AnalysisMethod::WorkNormalised => Method::WorkNormalised,
+        AnalysisMethod::FixedHorizonWelch => {
+            let policy = spec.rollout.as_ref().filter(|_| conducts(spec));
+            let steps = policy.map(steps).unwrap_or_default();
+            let compared = steps.iter().filter(|step| step.weight_basis_points < BUCKETS).count();
+            Method::FixedHorizonWelch { steps: u32::try_from(compared.max(1)).unwrap_or(1) }
+        }
+        AnalysisMethod::GroupSequential => Method::GroupSequential {
+            expected_requests: policy
+                .expected_requests
+                .and_then(|count| u64::try_from(count).ok())
+                .unwrap_or(1),
+        },
     }
 }
 
@@ -127,11 +153,23 @@ pub fn standing(
     });
     Some(Standing {
         weight_basis_points: weight.unwrap_or(0),
+        step_ends: step_ends(model, now, now_ms),
         analysis: analysis(&model.spec),
         pods: pods.collect(),
         stable,
         canary,
     })
+}
+
+/// When the step is over at the latest that the operator has a canary at.
+fn step_ends(model: &InferenceModel, now: Timestamp, now_ms: Millis) -> Option<Millis> {
+    let rollout = model.status.as_ref()?.rollout.as_ref()?;
+    let policy = model.spec.rollout.as_ref().filter(|_| conducts(&model.spec))?;
+    let began = rollout.course.as_ref()?.step_since.as_ref()?.0;
+    let index = usize::try_from(rollout.step?).ok()?.checked_sub(1)?;
+    let lasts_ms = steps(policy).get(index)?.max_duration_ms;
+    let age_ms = u64::try_from(now.as_millisecond() - began.as_millisecond()).unwrap_or(0);
+    Some(Millis((now_ms.0 + lasts_ms).saturating_sub(age_ms)))
 }
 
 /// The node selector of a pod and the devices that it asks for.
@@ -151,6 +189,10 @@ struct Trial {
     standing: Standing,
     /// When the canary's share changed last.
     weighed: Millis,
+    /// The canary's share at the last observation.
+    share: u16,
+    /// The share of the last step whose end an observation has told.
+    ended: u16,
     pods: Pods,
     gateways: Gateways,
     shadows: Shadows,
@@ -167,6 +209,8 @@ impl Trial {
             told: now,
             standing,
             weighed: now,
+            share: 0,
+            ended: 0,
             pods: Pods::default(),
             gateways: Gateways::default(),
             shadows: Shadows::default(),
@@ -193,7 +237,8 @@ impl Trial {
             return;
         }
         let since = self.observed.replace(now);
-        let observation = self.observation(since, now);
+        let ends_step = self.ends_step(now);
+        let observation = self.observation(since, ends_step, now);
         let Some(subject) = self.subject() else { return };
         let mut course = match self.course.take().map(|mut course| (course.goes_on(&subject), course)) {
             Some((true, course)) => course,
@@ -224,6 +269,19 @@ impl Trial {
         })
     }
 
+    /// Whether this observation is the last of a step: the next would come too late for it, or its share has changed.
+    fn ends_step(&mut self, now: Millis) -> bool {
+        let Standing { weight_basis_points: share, step_ends, .. } = self.standing;
+        let before = std::mem::replace(&mut self.share, share);
+        let is_over = step_ends.is_some_and(|ends| now.0 + OBSERVE_EVERY_MS >= ends.0);
+        let ending = match before {
+            0 => return false,
+            before if before != share || is_over => before,
+            _ => return false,
+        };
+        std::mem::replace(&mut self.ended, ending) != ending
+    }
+
     fn outcome(&self) -> Option<Outcome> {
         Some(self.verdict.as_ref()?.outcome)
     }
@@ -234,7 +292,7 @@ impl Trial {
     }
 
     /// What arrived since the last one, which was at `since`. A pod that the last reconcile has not seen ready waits with its rows.
-    fn observation(&mut self, since: Option<Millis>, now: Millis) -> Observation {
+    fn observation(&mut self, since: Option<Millis>, ends_step: bool, now: Millis) -> Observation {
         let Standing { canary, stable, weight_basis_points, pods, .. } = &self.standing;
         let heard = self.pods.take(|uid| pods.contains_key(uid));
         let reports = heard.into_iter().filter_map(|(uid, heard)| {
@@ -261,7 +319,7 @@ impl Trial {
         Observation {
             at_ms: now.0,
             weight_basis_points: *weight_basis_points,
-            ends_step: false,
+            ends_step,
             new_conversations: ArmCounts { canary: canary.as_deref().map_or(0, of), control: of(stable) },
             pods: reports.collect(),
         }
@@ -314,6 +372,7 @@ impl Trials {
                 (&trial.standing.stable, &trial.standing.canary) != (&standing.stable, &standing.canary);
             if is_other {
                 trial.shadows = Shadows::default();
+                (trial.share, trial.ended) = (0, 0);
                 trial.verdict = None;
                 // Should the same revision come again, nothing is held against it.
                 trial.course = trial.course.take().filter(|_| trial.standing.canary.is_none());

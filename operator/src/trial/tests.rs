@@ -1,7 +1,7 @@
 use crds::report::{
     self, ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, ShadowCounts, Work,
 };
-use judgement::rollout::Part;
+use judgement::rollout::{Metric, Part};
 use proptest::prelude::*;
 
 use super::*;
@@ -76,6 +76,7 @@ fn standing(weight_basis_points: u16) -> Standing {
         stable: "tiny-a".into(),
         canary: Some("tiny-b".into()),
         weight_basis_points,
+        step_ends: None,
         analysis: Analysis::default(),
         pods: pods.map(|(uid, revision)| (uid.to_owned(), ready(revision))).into(),
     }
@@ -105,12 +106,25 @@ fn expected(from: u64, count: u64) -> Vec<(u32, u32)> {
 
 /// Two hundred seconds before and six hundred with half of the traffic; the canary's calls take so long.
 fn trial(trials: &Trials, canary_micros: u64) -> Option<Seen> {
+    trial_of(trials, canary_micros, &standing(0), |_| {})
+}
+
+/// The same of a canary that stands as `usual`, and tells each look with the seconds since it had traffic.
+fn trial_of(
+    trials: &Trials,
+    canary_micros: u64,
+    usual: &Standing,
+    mut tell: impl FnMut((u64, &Seen)),
+) -> Option<Seen> {
     let mut seen = None;
     for step in 0..400_u64 {
         let now = START + 2_000 * step;
-        let weight = if step < 100 { 0 } else { 5_000 };
+        let weight_basis_points = if step < 100 { 0 } else { 5_000 };
         if step % 5 == 0 {
-            seen = trials.look(key(), standing(weight), now);
+            seen = trials.look(key(), Standing { weight_basis_points, ..usual.clone() }, now);
+            if let Some(seen) = &seen {
+                tell((2 * step.saturating_sub(100), seen));
+            }
         }
         for (number, uid) in ["a1", "a2", "b1", "b2"].into_iter().enumerate() {
             let is_canary = uid.starts_with('b');
@@ -128,9 +142,28 @@ fn trial(trials: &Trials, canary_micros: u64) -> Option<Seen> {
 }
 
 fn samples(seen: &Seen) -> (u64, u64) {
-    let decode =
-        seen.verdict.metrics.iter().find(|found| found.metric == judgement::rollout::Metric::Decode).unwrap();
+    let decode = seen.verdict.metrics.iter().find(|found| found.metric == Metric::Decode).unwrap();
     (decode.samples_canary, decode.samples_control)
+}
+
+#[test]
+fn a_test_at_fixed_times_looks_once_and_before_the_step_is_over() {
+    let analysis = Analysis { method: Method::FixedHorizonWelch { steps: 1 }, ..Analysis::default() };
+    // 300 s after the traffic began.
+    let usual = Standing { analysis, step_ends: Some(START + 500_000), ..standing(0) };
+    let first_failing = |usual: &Standing| {
+        let mut first = None;
+        trial_of(&Trials::default(), 23_000, usual, |(second, seen)| {
+            let is_failing = seen.verdict.metrics.iter().any(|found| {
+                found.metric == Metric::Decode && found.standing == judgement::rollout::Standing::Failing
+            });
+            first = first.or(is_failing.then_some(second));
+        });
+        first
+    };
+    let looked = first_failing(&usual).unwrap();
+    assert!((290..=300).contains(&looked), "in the last ten seconds of the step, not at {looked} s");
+    assert_eq!(first_failing(&Standing { step_ends: None, ..usual }), None, "no end, no look");
 }
 
 #[test]
@@ -276,7 +309,7 @@ fn conversations_of_a_moment_in_which_the_weight_changed_do_not_count() {
     let mut count = |since: u64, stable: u64| {
         let report = gateway_report("g1", since + 10_000, stable, 0);
         trial.gateways.hear(&report, &report.models[0], START + since);
-        trial.observation(Some(START + since), START + since + 10_000).new_conversations.control
+        trial.observation(Some(START + since), false, START + since + 10_000).new_conversations.control
     };
     assert_eq!(count(0, 10), 0);
     assert_eq!(count(4_000, 20), 0, "not settled");

@@ -1,10 +1,13 @@
 //! How many pods there are when somebody else than `spec.replicas` says it.
 
 use judgement::autoscale::Millis;
+use k8s_openapi::jiff::SignedDuration;
+use kube::ResourceExt;
 use operator::autoscale::{asked, may_rest, standing};
 use operator::capacity::Claim;
+use operator::drain::DELETION_COST;
 use operator::load::Standing;
-use operator::plan::Route;
+use operator::plan::{Plan, Route};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -247,4 +250,63 @@ proptest! {
         prop_assert!((fewest..=max).contains(&count), "{} of {}..={}", count, fewest, max);
         prop_assert_eq!(may_rest(&model.spec), mode == "Auto" && fewest == 0);
     }
+}
+
+/// A model with two pods that serve, of which one is wanted; `draining` since ten seconds before now.
+fn shrinking(draining: Option<&str>, in_flight: [u32; 2]) -> Scene {
+    let mut scene = serving(json!({"maxReplicas": 9}), 2, 2).decided(2, 1);
+    let mut status = json!(scene.model.status);
+    if let Some(pod) = draining {
+        status["draining"] =
+            json!([{"pod": pod, "since": (now() - SignedDuration::from_secs(10)).to_string()}]);
+    }
+    scene.model.status = serde_json::from_value(status).unwrap();
+    for (number, in_flight) in in_flight.into_iter().enumerate() {
+        scene.observed.in_flight.insert(format!("uid-{number}"), in_flight);
+    }
+    scene
+}
+
+fn draining(plan: &Plan) -> Vec<&str> {
+    plan.status.draining.iter().map(|draining| draining.pod.as_str()).collect()
+}
+
+fn told(plan: &Plan) -> Option<i32> {
+    plan.deployment.as_ref().unwrap().spec.as_ref().unwrap().replicas
+}
+
+#[test]
+fn a_pod_that_is_not_wanted_gets_nothing_new_before_it_goes() {
+    let plan = shrinking(None, [3, 1]).plan();
+    assert_eq!((draining(&plan), told(&plan), plan.marks.clone()), (vec!["pod-1"], Some(2), vec![]));
+    assert_eq!(condition(&plan, "Ready").0, "True");
+    assert_eq!(plan.requeue.as_secs(), 2);
+    let busy = shrinking(Some("pod-1"), [0, 1]).plan();
+    assert_eq!((draining(&busy), told(&busy), busy.marks.clone()), (vec!["pod-1"], Some(2), vec![]));
+    let mut idle = shrinking(Some("pod-1"), [3, 0]);
+    let marked = idle.plan();
+    assert_eq!(marked.marks, [("pod-1".to_owned(), Some("-1"))]);
+    assert_eq!(told(&marked), Some(2), "the mark must be seen first");
+    idle.observed.pods[1].annotations_mut().insert(DELETION_COST.into(), "-1".into());
+    let gone = idle.plan();
+    assert_eq!((told(&gone), gone.marks.clone()), (Some(1), vec![]));
+}
+
+#[test]
+fn pods_that_drain_are_not_counted_and_the_first_to_come_back() {
+    let scene = shrinking(Some("pod-1"), [3, 0]);
+    let standing = standing(&scene.model, &scene.observed, &revision(&scene.model), now(), Millis(9_000_000));
+    let standing = standing.unwrap();
+    assert_eq!((standing.ready, standing.pending.len()), (1, 0));
+    let back = scene.decided(1, 2).plan();
+    assert_eq!((draining(&back), told(&back)), (vec![], Some(2)));
+}
+
+#[test]
+fn a_pod_that_the_deployment_does_not_count_any_more_is_not_subtracted_twice() {
+    let mut scene = shrinking(Some("pod-1"), [3, 0]);
+    scene.observed.deployments[0].spec.as_mut().unwrap().replicas = Some(1);
+    let standing = standing(&scene.model, &scene.observed, &revision(&scene.model), now(), Millis(9_000_000));
+    let standing = standing.unwrap();
+    assert_eq!((standing.ready, standing.pending.len()), (1, 0));
 }

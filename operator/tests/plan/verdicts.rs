@@ -2,7 +2,7 @@
 
 use crds::model::{AnalysisOutcome, AnalysisStanding, AnalysisStatus};
 use judgement::autoscale::Millis;
-use judgement::rollout::{Metric, MetricVerdict, Outcome, Reason, Standing, Verdict};
+use judgement::rollout::{Method, Metric, MetricVerdict, Outcome, Reason, Standing, Verdict};
 use operator::plan::Plan;
 use operator::trial::tell::Seen;
 use operator::trial::{analysis, standing};
@@ -201,6 +201,20 @@ fn the_spec_says_by_what_a_canary_is_judged() {
     }}}));
     let found = analysis(&heavier.spec).tolerances;
     assert_eq!((found.decode, found.prefill, found.unqueued_ttft), (0.2, 0.3, 0.3));
+    let wary = model(json!({"rollout": {"strategy": "Canary", "analysis": {
+        "method": "FixedHorizonWelch", "criticalRegressionPercent": 80, "maxFalseRollbackPercent": 1,
+    }}}));
+    let found = analysis(&wary.spec);
+    assert_eq!(
+        (found.method, found.critical, found.false_rollback),
+        (Method::FixedHorizonWelch { steps: 3 }, 0.8, 0.01),
+        "the usual steps are 10, 25 and 50, and 100 compares nothing"
+    );
+    let grouped = model(json!({"rollout": {"strategy": "Canary", "analysis": {
+        "method": "GroupSequential", "expectedRequests": 6000,
+    }}}));
+    assert_eq!(analysis(&grouped.spec).method, Method::GroupSequential { expected_requests: 6_000 });
     let default = analysis(&canary_model(50).spec);
+    assert_eq!((default.method, default.critical), (Method::WorkNormalised, 0.5));
     assert_eq!((default.tolerances.decode, default.min_canary_pods, default.pod_sd), (0.05, 2, 0.02));
 }

@@ -12,6 +12,7 @@ mod changes;
 mod clients;
 mod disruptions;
 mod documents;
+mod drain;
 mod faults;
 mod golden;
 mod kills;

@@ -160,9 +160,19 @@ fn revisions(
         .map(|((_, revision), endpoints)| RevisionView {
             name: revision.clone(),
             slots,
-            endpoints: endpoints.clone(),
+            endpoints: endpoints.iter().map(|endpoint| drained(endpoint, status)).collect(),
         })
         .collect()
+}
+
+/// The endpoint as it is to be used: a pod that drains finishes what it has and gets nothing new.
+fn drained(endpoint: &EndpointView, status: &InferenceModelStatus) -> EndpointView {
+    let is_draining = status.draining.iter().any(|draining| draining.pod == endpoint.pod);
+    EndpointView {
+        is_ready: endpoint.is_ready && !is_draining,
+        is_leaving: endpoint.is_leaving || is_draining,
+        ..endpoint.clone()
+    }
 }
 
 fn start(object: &InferenceModel, status: &InferenceModelStatus) -> Start {

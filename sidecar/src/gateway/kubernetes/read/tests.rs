@@ -200,3 +200,18 @@ fn how_many_replicas_are_wanted_is_what_the_autoscaler_says_unless_it_only_obser
     };
     assert_eq!((wanted("Auto"), wanted("Paused"), wanted("Observe")), (5, 5, 2));
 }
+
+#[test]
+fn a_pod_that_drains_gets_nothing_new() {
+    let endpoint = |name: &str, address: &str| json!({"addresses": [address], "targetRef": {"name": name}});
+    let slices = [slice("tiny-a", &json!([endpoint("p-1", "10.0.0.1"), endpoint("p-2", "10.0.0.2")]))];
+    let status = json!({
+        "stableRevision": "tiny-a",
+        "draining": [{"pod": "p-2", "since": "2026-01-02T03:04:05Z"}],
+    });
+    let model = read(&json!({}), &status, &slices);
+    let found = model.revisions[0].endpoints.iter();
+    let found: Vec<_> =
+        found.map(|endpoint| (endpoint.pod.as_str(), endpoint.is_ready, endpoint.is_leaving)).collect();
+    assert_eq!(found, [("p-1", true, false), ("p-2", false, true)]);
+}
