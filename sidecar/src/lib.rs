@@ -1,7 +1,7 @@
 //! The data plane of Inferno: the server in a model's pod, and the fetcher that runs before it.
 //!
 //! In reading order: what a request is (`openai`), how it waits (`queue`, `dispatch`), how it runs (`generate`), how
-//! it is asked for (`http`), how the process lives (`lifecycle`, `serve`, `metrics`, `work`, `report`), and before all
+//! it is asked for (`http`), how the process lives (`lifecycle`, `serve`, `logs`, `metrics`, `work`, `report`), and before all
 //! that, how the model comes to the pod (`fetch`, and `files` for the other end).
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod queue;
 pub mod http;
 
 pub mod lifecycle;
+pub mod logs;
 pub mod metrics;
 pub mod push;
 pub mod report;

@@ -1,6 +1,7 @@
 //! Where the process stands between its start and its end, and what is still in flight. Handles only; decides nothing.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,23 @@ impl Lifecycle {
     pub async fn emptied(&self) {
         self.in_flight.close();
         self.in_flight.wait().await;
+    }
+
+    /// Announces the end, serves what comes until that is known everywhere, turns away what comes then, and lets the
+    /// rest finish. What has not ended `drain_max` after the beginning is cut, and gets `close_max` to say so.
+    pub async fn drain(&self, propagation: Duration, drain_max: Duration, close_max: Duration) {
+        let began = Instant::now();
+        self.advance(Stage::Leaving);
+        tracing::info!(in_flight = self.in_flight(), "draining");
+        tokio::time::sleep(propagation.min(drain_max)).await;
+        self.advance(Stage::Draining);
+        let left = drain_max.saturating_sub(began.elapsed());
+        if tokio::time::timeout(left, self.emptied()).await.is_err() {
+            tracing::warn!(in_flight = self.in_flight(), "cutting what has not ended in time");
+            self.cut();
+            drop(tokio::time::timeout(close_max, self.emptied()).await);
+        }
+        tracing::info!(seconds = began.elapsed().as_secs(), "drained");
     }
 
     /// What is in flight has to end now, with an error.

@@ -4,8 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sidecar::{fetch, files, serve, web};
-use tracing_subscriber::EnvFilter;
+use sidecar::{fetch, files, logs, serve, web};
 
 /// The data plane of Inferno.
 #[derive(Parser)]
@@ -27,13 +26,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("INFERNO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    logs::install();
     web::install_tls();
     let result = match Arguments::parse().command {
         Command::Serve(options) => serve::run(*options).await,

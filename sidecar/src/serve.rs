@@ -266,20 +266,8 @@ impl Server {
     /// Announces the end, serves what comes until that is known everywhere, turns away what comes then, and lets the
     /// rest finish. What has not ended after `drain_max` ends with an error.
     pub async fn drain(self, propagation: Duration, drain_max: Duration) {
-        let began = Instant::now();
-        let lifecycle = self.app.lifecycle.clone();
-        lifecycle.advance(Stage::Leaving);
-        tracing::info!(in_flight = lifecycle.in_flight(), "draining");
-        tokio::time::sleep(propagation.min(drain_max)).await;
-        lifecycle.advance(Stage::Draining);
-        let left = drain_max.saturating_sub(began.elapsed());
-        if tokio::time::timeout(left, lifecycle.emptied()).await.is_err() {
-            tracing::warn!(in_flight = lifecycle.in_flight(), "cutting what has not ended in time");
-            lifecycle.cut();
-            drop(tokio::time::timeout(CLOSE_MAX, lifecycle.emptied()).await);
-        }
+        self.app.lifecycle.drain(propagation, drain_max, CLOSE_MAX).await;
         self.stop().await;
-        tracing::info!(seconds = began.elapsed().as_secs(), "drained");
     }
 
     /// Closes connections and ends the engine.

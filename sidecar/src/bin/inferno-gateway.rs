@@ -5,18 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sidecar::gateway::{run, settings::Settings};
-use sidecar::web;
-use tracing_subscriber::EnvFilter;
+use sidecar::{logs, web};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("INFERNO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    logs::install();
     web::install_tls();
     match run::run(Settings::parse()).await {
         Ok(()) => ExitCode::SUCCESS,

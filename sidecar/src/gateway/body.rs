@@ -9,10 +9,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{HeaderMap, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::http::discard::{BODY_WITHIN, discard};
 use crate::http::{ApiError, BODY_BYTES_MAX};
-
-/// A body of the largest size over a slow line of 2 Mbit/s takes half of this.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// When there is probably room for another body: most are sent on within milliseconds.
 const ROOM_SOON: Duration = Duration::from_secs(1);
@@ -79,20 +77,4 @@ fn take(room: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, ApiEr
     let full =
         |_| ApiError::QueueFull { which: "bytes of all requests at the gateway", retry_after: ROOM_SOON };
     room.clone().try_acquire_many_owned(kib).map_err(full)
-}
-
-/// Reads a body for nothing: a client that is still writing when the connection closes never sees the answer. Bodies
-/// far beyond the limit are not worth that.
-async fn discard(mut body: Incoming) {
-    let reading = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > BODY_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // Whether it came in time makes no difference to what is answered.
-    drop(tokio::time::timeout(BODY_WITHIN, reading).await);
 }

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use hyper::server::conn::http1;
@@ -84,20 +84,8 @@ impl Gateway {
     /// Announces the end, serves on until that is known everywhere, and then until nothing is in flight, at most for
     /// `drain_max` in all. What has not ended by then is cut.
     pub async fn drain(self, propagation: Duration, drain_max: Duration) {
-        let began = Instant::now();
-        let lifecycle = &self.app.lifecycle;
-        lifecycle.advance(Stage::Leaving);
-        tracing::info!(in_flight = lifecycle.in_flight(), "draining");
-        tokio::time::sleep(propagation.min(drain_max)).await;
-        lifecycle.advance(Stage::Draining);
-        let left = drain_max.saturating_sub(began.elapsed());
-        if tokio::time::timeout(left, lifecycle.emptied()).await.is_err() {
-            tracing::warn!(in_flight = lifecycle.in_flight(), "cutting what has not ended in time");
-            lifecycle.cut();
-            drop(tokio::time::timeout(CLOSE_MAX, lifecycle.emptied()).await);
-        }
+        self.app.lifecycle.drain(propagation, drain_max, CLOSE_MAX).await;
         self.stop();
-        tracing::info!(seconds = began.elapsed().as_secs(), "drained");
     }
 
     /// Stops to listen. Threads end when their last connection does, or with the process.

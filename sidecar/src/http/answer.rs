@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 
 use super::BODY_BYTES_MAX;
 use super::app::App;
+use super::discard::{BODY_WITHIN, discard};
 use super::error::ApiError;
 use super::headers::{QUEUE_POSITION, QUEUE_TIER, QUEUE_WAIT_MS};
 use super::prepare::{Prepared, prepare};
@@ -24,9 +25,6 @@ use crate::queue::Tier;
 /// A stream's first byte comes within a second, also while the request waits; until then an error can still be a
 /// status.
 const FIRST_BYTE_AFTER: Duration = Duration::from_millis(900);
-
-/// A body of the largest size over a slow line of 2 Mbit/s takes half of this.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// `POST /v1/chat/completions`.
 pub async fn chat(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
@@ -105,22 +103,6 @@ async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
         }
         Err(_) => Err(ApiError::BodyTooSlow),
     }
-}
-
-/// Reads a body for nothing: a client that is still writing when the connection closes never sees the answer. Bodies
-/// far beyond the limit are not worth that.
-async fn discard(mut body: Body) {
-    let reading = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > BODY_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // Whether it came in time makes no difference to what is answered.
-    drop(tokio::time::timeout(BODY_WITHIN, reading).await);
 }
 
 /// Counts a request's end once. A request that is dropped before it was closed was left by its client.

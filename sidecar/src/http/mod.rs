@@ -1,7 +1,7 @@
 //! The HTTP face: routes, and what every answer has. A function returns the router, so tests call it without a port.
 //!
 //! In reading order: [`app`] (what handlers share), [`error`] (the only file with status codes of failures),
-//! [`prepare`] (a body becomes generations), [`answer`] (generations become a response), [`sse`] (frames of a stream),
+//! [`prepare`] (a body becomes generations), [`answer`] (generations become a response), [`sse`] (frames of a stream), [`discard`] (what becomes of a body that nobody wants),
 //! [`probes`] (health, metrics, queue status), [`headers`] (ids and times on every answer).
 
 use axum::Router;
@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 
 pub mod answer;
 pub mod app;
+pub mod discard;
 pub mod error;
 pub mod headers;
 pub mod models;
