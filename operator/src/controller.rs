@@ -59,6 +59,16 @@ pub enum Scope {
     Namespaces(BTreeSet<String>),
 }
 
+impl Scope {
+    /// The name of each namespace, or `None` for all of them.
+    pub fn namespaces(self) -> Vec<Option<String>> {
+        match self {
+            Self::Cluster => vec![None],
+            Self::Namespaces(names) => names.into_iter().map(Some).collect(),
+        }
+    }
+}
+
 /// What all controllers share.
 #[derive(Clone)]
 pub struct Shared {
@@ -109,11 +119,8 @@ pub enum Error {
 /// Runs until `stop` completes.
 pub async fn run(shared: Shared, scope: Scope, stop: impl Future<Output = ()> + Send + 'static) {
     let stop = stop.shared();
-    let scopes: Vec<Option<String>> = match scope {
-        Scope::Cluster => vec![None],
-        Scope::Namespaces(names) => names.into_iter().map(Some).collect(),
-    };
-    let controllers = scopes.into_iter().map(|namespace| run_in(shared.clone(), namespace, stop.clone()));
+    let controllers =
+        scope.namespaces().into_iter().map(|namespace| run_in(shared.clone(), namespace, stop.clone()));
     let controllers = futures::future::join_all(controllers);
     shared.loads.leads(shared.loads.clock().now());
     let loads = tokio::spawn(watch_loads(shared.clone()));
@@ -309,7 +316,7 @@ fn look_at_canary(
 ) -> Option<trial::tell::Seen> {
     let key = (model.namespace().unwrap_or_default(), model.name_any());
     let now_ms = shared.loads.clock().now();
-    let Some(standing) = trial::standing(model, observed, now, now_ms) else {
+    let Some(standing) = trial::standing(model, observed.pods.iter(), now, now_ms) else {
         shared.trials.rest(&key);
         return None;
     };

@@ -23,6 +23,7 @@ use operator::probe::Prober;
 use operator::report::{self, Reports};
 use operator::settings::{Command, CommandLine, Probe, Settings};
 use operator::trial::Trials;
+use operator::trial::standby::stand_by;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot};
 
@@ -75,8 +76,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let leases = Api::namespaced(client.clone(), &namespace);
     let mut election = Election::new(leases, &settings.lease_name, &settings.name);
     let mut terminate = signal(SignalKind::terminate())?;
+    let scopes = settings.scope(&namespace).namespaces();
     tokio::select! {
         () = win(&mut election, &health) => tracing::info!(name = settings.name, "leads"),
+        () = stand_by(client.clone(), scopes, trials.clone(), loads.clock()) => {}
         _ = terminate.recv() => return Ok(()),
     }
     metrics.is_leader.set(1);

@@ -1,14 +1,16 @@
 //! Is the canary well? From reports to observations every 10 s, and from those to a verdict; `conduct` acts on it.
 //!
-//! Only the leader judges: it is the reconcile that says where a model stands, and reports of models that nobody has
-//! asked about are not kept. A new leader begins anew; until it has a verdict the last one stays in the status.
+//! The leader's reconcile says where a model stands, and reports of models that nobody has asked about are not kept. Who
+//! does not lead watches models and pods itself (`standby`) and hears the same reports, so that it has the same evidence
+//! when it takes over. An operator that was alone begins anew; until it has a verdict the last one stays in the status.
 //!
 //! In reading order: `heard` (from reports to what is new in them), `course` (the evidence of one canary), `tell` (the
-//! verdict for people), `shadow` (copies of requests), and here where a model stands, its state, and the handle on all of them.
+//! verdict for people), `shadow` (copies of requests), `standby`, and here where a model stands, its state, and the handle on all of them.
 
 mod course;
 mod heard;
 pub mod shadow;
+pub mod standby;
 pub mod tell;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,6 @@ use kube::ResourceExt;
 use crate::conduct::{conducts, steps};
 use crate::held::ModelKey;
 use crate::objects::REVISION_LABEL;
-use crate::plan::Observed;
 use crate::pod;
 use crate::report::Wake;
 use crate::rollout;
@@ -52,7 +53,7 @@ const MODELS_MAX: usize = 1_000;
 /// Slots of a stable pod that has not been heard of.
 const SLOTS: u16 = 8;
 
-/// Where a model stands, as the leader's last reconcile saw it.
+/// Where a model stands, as the last reconcile saw it, or who stands by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
     /// The stable revision.
@@ -130,9 +131,9 @@ fn method(spec: &InferenceModelSpec, policy: &AnalysisPolicy) -> Method {
 }
 
 /// Where the model stands, if it has canaries and a stable revision. `now_ms` is the same moment on the clock of reports.
-pub fn standing(
+pub fn standing<'pods>(
     model: &InferenceModel,
-    observed: &Observed,
+    pods: impl Iterator<Item = &'pods Pod>,
     now: Timestamp,
     now_ms: Millis,
 ) -> Option<Standing> {
@@ -143,7 +144,7 @@ pub fn standing(
     let canary = status.canary_revision.clone();
     let weight = status.rollout.as_ref().and_then(|rollout| rollout.weight_basis_points);
     let weight = weight.filter(|_| canary.is_some()).and_then(|weight| u16::try_from(weight).ok());
-    let pods = observed.pods.iter().filter_map(|pod| {
+    let pods = pods.filter_map(|pod| {
         let revision = pod.labels().get(REVISION_LABEL)?.clone();
         let is_arm = revision == stable || Some(&revision) == canary.as_ref();
         let ready = pod::condition(pod, "Ready").filter(|_| is_arm && pod::is_ready(pod))?;

@@ -168,18 +168,18 @@ fn where_a_model_stands_is_read_from_its_status_and_pods() {
         let conditions = pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
         conditions[1].last_transition_time = serde_json::from_value(json!("2027-01-15T07:59:50Z")).unwrap();
     }
-    let found = standing(&scene.model, &scene.observed, now(), Millis(50_000)).unwrap();
+    let found = standing(&scene.model, scene.observed.pods.iter(), now(), Millis(50_000)).unwrap();
     assert_eq!((found.stable, found.canary), (old_revision(), Some(canary.clone())));
     assert_eq!(found.weight_basis_points, 5_000);
     let pods: Vec<_> =
         found.pods.iter().map(|(uid, pod)| (uid.as_str(), pod.revision.clone(), pod.ready_at)).collect();
     assert_eq!(pods, [("uid-0", old_revision(), Millis(40_000)), ("uid-1", canary, Millis(40_000))]);
     scene.model.spec.suspend = Some(true);
-    assert_eq!(standing(&scene.model, &scene.observed, now(), Millis(50_000)), None);
+    assert_eq!(standing(&scene.model, scene.observed.pods.iter(), now(), Millis(50_000)), None);
     scene.model.spec.suspend = None;
     scene.model.spec.rollout = None;
     assert_eq!(
-        standing(&scene.model, &scene.observed, now(), Millis(50_000)),
+        standing(&scene.model, scene.observed.pods.iter(), now(), Millis(50_000)),
         None,
         "BlueGreen has no canary"
     );
