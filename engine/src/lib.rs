@@ -2,13 +2,14 @@
 //!
 //! It knows tokens, sequences and sampling. It must not know HTTP, priorities, tenants' names or Kubernetes.
 //! Read in this order: `request` (what is asked and answered), `client` (the handle), `supervisor` (spawns the
-//! child, talks to it, replaces it), `protocol` (frames), `gguf` (pre-flight reader of model files); then the
-//! worker's pure parts `sequence`, `batch`, `call`, `prefix`, `reuse`, `sample`, `stop`, `memory`, and, with feature
+//! child, talks to it, replaces it), `last_words` (what a child said before its end), `protocol` (frames), `gguf`
+//! (pre-flight reader of model files); then the worker's pure parts `sequence`, `batch`, `call`, `prefix`, `reuse`, `sample`, `stop`, `memory`, and, with feature
 //! `worker`, `worker` (the child process), `decoding` (its loop) and `llama` (the only file that touches llama.cpp).
 
 pub mod request;
 
 pub mod client;
+mod last_words;
 pub mod protocol;
 mod supervisor;
 

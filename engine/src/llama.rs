@@ -9,6 +9,7 @@ use std::{
     marker::PhantomData,
     path::Path,
     ptr::NonNull,
+    sync::OnceLock,
 };
 
 use llama_cpp_2::{
@@ -45,14 +46,21 @@ impl Backend {
     }
 }
 
+/// The first error that llama.cpp has told: why it refuses a model. Those behind it only say that it does.
+static FIRST_ERROR: OnceLock<String> = OnceLock::new();
+
 unsafe extern "C" fn log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
     if !(sys::GGML_LOG_LEVEL_WARN..=sys::GGML_LOG_LEVEL_ERROR).contains(&level) || text.is_null() {
         return;
     }
     // SAFETY: llama.cpp passes a text that ends with NUL and lives during this call.
     let text = unsafe { CStr::from_ptr(text) };
+    let text = text.to_string_lossy();
+    if level == sys::GGML_LOG_LEVEL_ERROR {
+        FIRST_ERROR.get_or_init(|| text.trim().to_owned());
+    }
     // Nowhere to report to if standard error is closed.
-    let _ = write!(std::io::stderr(), "llama.cpp: {}", text.to_string_lossy());
+    let _ = write!(std::io::stderr(), "llama.cpp: {text}");
 }
 
 /// A loaded model; may be shared between threads.
@@ -78,22 +86,26 @@ pub(crate) struct Details {
 }
 
 impl Model {
-    /// `None` if llama.cpp refuses the file; its reason has gone to standard error.
+    /// What llama.cpp says is wrong with the file, if it refuses it.
     pub(crate) fn load(
         backend: &Backend,
         path: &Path,
         gpu_layers: u32,
         mut progress: impl FnMut(u8) + 'static,
-    ) -> Option<Model> {
+    ) -> Result<Model, String> {
         let parameters =
             LlamaModelParams::default().with_n_gpu_layers(gpu_layers).with_progress_callback(move |share| {
                 progress(percent(share));
                 true
             });
-        let inner = LlamaModel::load_from_file(&backend.backend, path, &parameters).ok()?;
-        let vocabulary = usize::try_from(inner.vocab().n_tokens()).ok().filter(|size| *size > 0)?;
+        let inner = LlamaModel::load_from_file(&backend.backend, path, &parameters)
+            .map_err(|_| FIRST_ERROR.get().cloned().unwrap_or_default())?;
+        let vocabulary = usize::try_from(inner.vocab().n_tokens())
+            .ok()
+            .filter(|size| *size > 0)
+            .ok_or("it has no vocabulary")?;
         let control_tokens = control_tokens(&inner);
-        Some(Model { inner, vocabulary, control_tokens, offloads: backend.backend.supports_gpu_offload() })
+        Ok(Model { inner, vocabulary, control_tokens, offloads: backend.backend.supports_gpu_offload() })
     }
 
     /// Whether text can be generated token by token: no encoder, something to decode.

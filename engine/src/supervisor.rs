@@ -21,9 +21,13 @@ use tokio::{
 
 use crate::{
     client::{EngineState, Link, Outbox, Reply, Shared, lock},
+    last_words::{LastWords, overhear},
     protocol::{self, FromWorker, ToWorker},
     request::{EngineConfig, FlashAttention, KvCacheType, LoadFailure, LoadFailureKind, ModelFacts},
 };
+
+/// How long the end of a dead worker's standard error is awaited: it is there, unless a grandchild holds it open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long a worker may take to end by itself after its socket was closed: one decode step and freeing memory.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -138,6 +142,7 @@ async fn run_worker(
         }
     };
     shared.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
+    let overhearing = child.stderr.take().map(|stderr| tokio::spawn(overhear(stderr)));
     let (reader, writer) = socket.into_split();
     let mut session = Session { shared, writer: Some(writer), sender: None, ready_at: None };
     let conversation = tokio::select! {
@@ -154,10 +159,25 @@ async fn run_worker(
         Conversation::Broken(how) => match status.and_then(|status| status.code()) {
             Some(EXIT_USAGE) => never("the engine program refused its command line"),
             Some(EXIT_LOAD_FAILED) => never("the engine cannot load the model; its log says why"),
+            // Only of one that has never served: what a later one says may be about somebody's request.
+            _ if served.is_none() => {
+                WorkerEnd::Lost(with_last_words(describe(status, &how), last_words(overhearing).await))
+            }
             _ => WorkerEnd::Lost(describe(status, &how)),
         },
     };
     (end, served)
+}
+
+async fn last_words(overhearing: Option<tokio::task::JoinHandle<LastWords>>) -> Option<String> {
+    timeout(LAST_WORDS, overhearing?).await.ok()?.ok()?.told()
+}
+
+fn with_last_words(end: String, said: Option<String>) -> String {
+    match said {
+        Some(said) => format!("{end}, and the last it said was: {said}"),
+        None => end,
+    }
 }
 
 fn never(message: &str) -> WorkerEnd {
@@ -284,7 +304,10 @@ fn spawn(config: &EngineConfig) -> std::io::Result<(Child, UnixStream)> {
         .arg("--model")
         .arg(&config.model)
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        // On an abort llama.cpp would look for a debugger and write frames without names; both delay the next worker.
+        .env("GGML_NO_BACKTRACE", "1")
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
     Ok((child, UnixStream::from_std(ours)?))

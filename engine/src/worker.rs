@@ -138,7 +138,9 @@ fn serve(options: &Options, socket: UnixStream, sink: &Sink) -> Result<(), End> 
             progress.send(&FromWorker::Loading { percent });
         }
     });
-    let model = model.ok_or_else(|| failure(LoadFailureKind::Invalid, "llama.cpp cannot load this model"))?;
+    let model = model.map_err(|why| {
+        failure(LoadFailureKind::Invalid, format!("llama.cpp cannot load this model: {why}"))
+    })?;
     if !model.can_generate() {
         return Err(failure(LoadFailureKind::Invalid, "this model does not generate text token by token"));
     }

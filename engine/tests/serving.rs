@@ -457,13 +457,20 @@ fn a_worker_whose_sidecar_is_gone_ends_by_itself() {
     assert!(child.wait().unwrap().success());
 }
 
-async fn check_failure(config: EngineConfig, kind: LoadFailureKind) {
+async fn check_failure(config: EngineConfig, kind: LoadFailureKind) -> String {
     let engine = Engine::start(config);
-    match until(&engine, |state| matches!(state, EngineState::Failed { .. } | EngineState::Ready(_))).await {
-        EngineState::Failed { reason } => assert_eq!(reason.kind, kind, "{reason}"),
-        other => panic!("{other:?}"),
-    }
+    let message =
+        match until(&engine, |state| matches!(state, EngineState::Failed { .. } | EngineState::Ready(_)))
+            .await
+        {
+            EngineState::Failed { reason } => {
+                assert_eq!(reason.kind, kind, "{reason}");
+                reason.message
+            }
+            other => panic!("{other:?}"),
+        };
     assert_eq!(engine.stats().incarnation, 1, "an impossible model is tried once");
+    message
 }
 
 #[tokio::test]
@@ -480,7 +487,8 @@ async fn impossible_models_fail_with_their_reason_and_are_not_tried_again() {
     let at = whole.windows(5).position(|window| window == b"llama").unwrap();
     let mut foreign = whole.clone();
     foreign[at..at + 5].copy_from_slice(b"lloma");
-    check_failure(broken("foreign.gguf", &foreign), LoadFailureKind::Invalid).await;
+    let message = check_failure(broken("foreign.gguf", &foreign), LoadFailureKind::Invalid).await;
+    assert!(message.contains("unknown model architecture: 'lloma'"), "llama.cpp's own words: {message}");
     check_failure(EngineConfig { model: "/nowhere.gguf".into(), ..config() }, LoadFailureKind::Missing).await;
     check_failure(EngineConfig { binary: "/nowhere".into(), ..config() }, LoadFailureKind::Program).await;
     let huge = EngineConfig { context_length: 100_000_000, parallel_slots: 8, ..config() };
@@ -499,6 +507,25 @@ async fn a_program_that_only_crashes_is_given_up() {
         other => panic!("{other:?}"),
     }
     assert_eq!(engine.stats().incarnation, 3);
+}
+
+#[tokio::test]
+async fn a_model_on_which_llama_cpp_aborts_is_given_up_with_what_it_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("aborting.gguf");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/model/aborting_model.py");
+    assert!(Command::new("python3").arg(script).arg("--out").arg(&path).status().unwrap().success());
+    let engine = Engine::start(EngineConfig { model: path, ..config() });
+    let EngineState::Failed { reason } =
+        until(&engine, |state| matches!(state, EngineState::Failed { .. } | EngineState::Ready(_))).await
+    else {
+        panic!("it cannot be loaded")
+    };
+    assert_eq!((reason.kind, engine.stats().incarnation), (LoadFailureKind::Program, 3), "{reason}");
+    for part in ["3 times while it loaded", "signal 6", "said was: llama-model.cpp:", "GGML_ASSERT(n_expert"]
+    {
+        assert!(reason.message.contains(part), "{part:?} is missing: {reason}");
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,11 @@ pub fn apply(manifest: &str) -> Result<String> {
     run(&mut command, manifest)
 }
 
+/// Applies a manifest whose objects name their own namespaces.
+pub fn apply_anywhere(manifest: &str) -> Result<String> {
+    run(Command::new("kubectl").args(["apply", "--server-side", "--filename", "-"]), manifest)
+}
+
 /// Changes single fields of an object: `patch("imodel", "tiny", r#"{"spec":{…}}"#)`.
 pub fn patch(kind: &str, name: &str, merge: &str) -> Result<String> {
     kubectl(&["patch", kind, name, "--type", "merge", "--patch", merge])

@@ -15,6 +15,11 @@ pub fn larger_demo_model() -> Value {
     source("larger.gguf")
 }
 
+/// The demo model with a fact that contradicts its others: the file is whole, and llama.cpp aborts while it loads it.
+pub fn aborting_demo_model() -> Value {
+    source("aborting.gguf")
+}
+
 /// The digest that is committed for a model.
 pub fn digest(file: &str) -> String {
     let path = repository().join("examples/model").join(format!("{file}.sha256"));
@@ -32,10 +37,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_models_are_two() {
-        let (demo, larger) = (demo_model(), larger_demo_model());
-        assert_ne!(demo["sha256"], larger["sha256"]);
-        for source in [demo, larger] {
+    fn the_models_are_three() {
+        let sources = [demo_model(), larger_demo_model(), aborting_demo_model()];
+        let digests: std::collections::BTreeSet<_> = sources.iter().map(|source| &source["sha256"]).collect();
+        assert_eq!(digests.len(), 3);
+        for source in &sources {
             assert_eq!(source["sha256"].as_str().map(str::len), Some(64));
         }
     }

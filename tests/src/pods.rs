@@ -78,6 +78,32 @@ impl Pod {
     }
 }
 
+/// Whether the processes inside pods can be reached: in the sandbox they can, elsewhere the node is out of reach.
+pub fn can_signal() -> bool {
+    std::env::var_os("INFERNO_SANDBOX").is_some()
+}
+
+/// Sends a signal, named as `kill` names it, to the engines of these pods, which are processes of their own beside their
+/// sidecars. Returns how many got it: an engine that has just died has no successor yet.
+///
+/// # Errors
+/// The runtime does not answer.
+pub fn signal_engines(pods: &[Pod], signal: &str) -> Result<usize> {
+    let mut signalled = 0;
+    for container in pods.iter().flat_map(|pod| &pod.containers) {
+        let listed = command("ctr", &["tasks", "ps", container])?;
+        let ids = listed.lines().filter_map(|line| line.split_whitespace().next());
+        let is_engine = |id: &&str| {
+            let name = std::fs::read_to_string(format!("/proc/{id}/comm"));
+            name.is_ok_and(|name| name.trim() == "inferno-engine")
+        };
+        for id in ids.filter(is_engine) {
+            signalled += usize::from(command("kill", &["-s", signal, id]).is_ok());
+        }
+    }
+    Ok(signalled)
+}
+
 /// Ends pods without warning: in the sandbox their processes are killed, so that no signal handler runs; elsewhere, where
 /// the node is out of reach, they are deleted without grace. Then the objects are removed, so that others replace them
 /// at once and without the delay of a crash loop.
@@ -85,7 +111,7 @@ impl Pod {
 /// # Errors
 /// The runtime or the API server does not answer.
 pub fn kill(pods: &[Pod]) -> Result<()> {
-    if std::env::var_os("INFERNO_SANDBOX").is_some() {
+    if can_signal() {
         for container in pods.iter().flat_map(|pod| &pod.containers) {
             command("ctr", &["tasks", "kill", "--all", "--signal", "SIGKILL", container])
                 .with_context(|| format!("killing {container}"))?;

@@ -5,14 +5,22 @@ use std::process::Child;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
-use crate::kubectl::{NAMESPACE, command};
+use crate::kubectl::{NAMESPACE, apply_anywhere, command};
 
 /// Namespace of the operator.
 pub const SYSTEM_NAMESPACE: &str = "inferno-system";
 
 static INSTALLED: OnceLock<()> = OnceLock::new();
 static PROXY: OnceLock<Proxy> = OnceLock::new();
+
+/// The receiver of notifications that the installation knows: a webhook on the node itself, where a test may listen.
+pub const RECEIVER: &str = "audit";
+/// Its port.
+pub const RECEIVER_PORT: u16 = 18_080;
+/// What its messages are signed with.
+pub const SIGNING_KEY: &str = "a key of the tests alone";
 
 /// The top of the repository.
 pub fn repository() -> PathBuf {
@@ -26,8 +34,27 @@ pub fn install() {
 
 /// Installs the chart, or brings it back to the tests' settings.
 pub fn install_now() {
+    apply_receiver().expect("the receiver's Secret is made");
     let script = repository().join("tests/install");
     command(script.to_str().expect("the repository's path is UTF-8"), &[]).expect("the chart installs");
+}
+
+/// The Secret that the installation mounts. It is there first, or the kubelet would bring it a minute later.
+fn apply_receiver() -> Result<()> {
+    let path = "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
+    let node = command("kubectl", &["get", "nodes", "--output", path])?;
+    let receiver = json!({
+        "type": "Webhook", "url": format!("http://{node}:{RECEIVER_PORT}/"), "signingKey": SIGNING_KEY,
+    });
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}});
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "inferno-receivers", "namespace": SYSTEM_NAMESPACE},
+        "stringData": {RECEIVER: receiver.to_string()},
+    });
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [namespace, secret]});
+    apply_anywhere(&objects.to_string())?;
+    Ok(())
 }
 
 /// Name of the pool in which the tests create their models.

@@ -1,4 +1,5 @@
-//! Golden prompts: questions with known answers that a new revision must pass before it gets its first request.
+//! Golden prompts: questions with known answers that a new revision must pass before it gets its first request, and again
+//! at each later step of its rollout.
 //!
 //! [`set`] reads them from a ConfigMap, [`expect`] holds an answer against what is expected, and [`standing`] says what the
 //! results mean for a revision: functions of values. [`runner`] asks a pod and remembers what came of it.

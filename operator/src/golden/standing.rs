@@ -74,10 +74,20 @@ pub fn declared(model: &InferenceModel) -> Option<&GoldenPrompts> {
     model.spec.rollout.as_ref()?.golden_prompts.as_ref()
 }
 
-/// Where `revision` stands before its first request; nothing if no prompts are declared, or if they do not matter to it.
+/// The step of its rollout at which `revision` has to pass them now: a driven canary's present one, and of any other
+/// revision the one before its first request.
+pub fn step(model: &InferenceModel, revision: &str) -> u32 {
+    let status = model.status.as_ref();
+    let driven = status.filter(|status| status.canary_revision.as_deref() == Some(revision));
+    let step = driven.and_then(|status| status.rollout.as_ref()?.step);
+    // The status counts from 1; the first request comes at that step.
+    step.and_then(|step| u32::try_from(step).ok()).map_or(FIRST_STEP, |step| step.saturating_sub(1))
+}
+
+/// Where `revision` stands at its present step; nothing if no prompts are declared, or if they do not matter to it.
 pub fn standing(model: &InferenceModel, seen: Option<&Seen>, revision: &str) -> Option<Standing> {
     let (declared, seen) = (declared(model)?, seen?);
-    let found = seen.finding(revision, FIRST_STEP);
+    let found = seen.finding(revision, step(model, revision));
     Some(match found.map(|found| &found.result) {
         Some(Ok(outcome)) => judge(declared, outcome),
         Some(Err(obstacle)) => Standing::Asking(Some(obstacle.clone())),

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::{Observed, ProbeRequest, Route, pods_of, proof};
 use crate::autoscale;
 use crate::golden::runner::Request;
-use crate::golden::standing::FIRST_STEP;
+use crate::golden::standing::step;
 use crate::objects::{self, POD_PORT};
 use crate::pod;
 use crate::status::{Situation, was_ready};
@@ -25,11 +25,7 @@ pub(super) fn probes(
     situation: &Situation<'_>,
     now: Timestamp,
 ) -> Vec<ProbeRequest> {
-    // A canary that the operator drives is asked as soon as it has a pod: it may never get all that it should have.
-    let is_canary = situation.conducted.is_some() && !situation.roles.is_stable;
-    let has_pod =
-        is_canary && situation.roles.runs && situation.current.is_some_and(|current| current.ready > 0);
-    if !observed.is_probing || !(situation.is_complete || has_pod) {
+    if !observed.is_probing || !can_be_asked(situation) {
         return Vec::new();
     }
     let is_open = situation.has_gateway
@@ -50,7 +46,16 @@ pub(super) fn probes(
     requests.filter(|request| is_due(model, observed, request, now)).collect()
 }
 
-/// Golden prompts to ask of a revision that has given a token and has no traffic of its own yet.
+/// Whether there is somebody to ask. A canary that the operator drives is asked as soon as it has a pod: it may never get
+/// all that it should have.
+fn can_be_asked(situation: &Situation<'_>) -> bool {
+    let is_canary = situation.conducted.is_some() && !situation.roles.is_stable;
+    let has_pod =
+        is_canary && situation.roles.runs && situation.current.is_some_and(|current| current.ready > 0);
+    situation.is_complete || has_pod
+}
+
+/// Golden prompts to ask of a revision that has given a token: before its first request, and at each step after that.
 pub(super) fn golden(
     model: &InferenceModel,
     observed: &Observed,
@@ -59,11 +64,12 @@ pub(super) fn golden(
 ) -> Option<Request> {
     let seen = observed.golden.as_ref()?;
     let has_token = super::is_proven(model, observed, situation.target);
-    if !situation.is_complete || !has_token || !seen.is_due(situation.target, FIRST_STEP, now) {
+    let step = step(model, situation.target);
+    if !can_be_asked(situation) || !has_token || !seen.is_due(situation.target, step, now) {
         return None;
     }
     let ProbeRequest { revision, base_url, model_name, .. } = pod_request(model, observed, situation.target)?;
-    Some(Request { revision, step: FIRST_STEP, base_url, model_name })
+    Some(Request { revision, step, base_url, model_name })
 }
 
 fn pod_request(model: &InferenceModel, observed: &Observed, revision: &str) -> Option<ProbeRequest> {

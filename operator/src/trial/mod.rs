@@ -70,6 +70,14 @@ pub struct Standing {
     pub pods: BTreeMap<String, ReadyPod>,
 }
 
+impl Standing {
+    /// Whether no pod of the canary is ready: what it should get goes to the stable revision, and no gateway is to blame.
+    fn is_canary_away(&self) -> bool {
+        let has_pods = |canary: &String| self.pods.values().any(|pod| pod.revision == *canary);
+        self.canary.as_ref().is_some_and(|canary| !has_pods(canary))
+    }
+}
+
 /// A pod that is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadyPod {
@@ -188,7 +196,7 @@ fn node_class(pod: &Pod) -> String {
 struct Trial {
     told: Millis,
     standing: Standing,
-    /// When the canary's share changed last.
+    /// When the canary's share changed last, or could not be given to it, because none of its pods was ready.
     weighed: Millis,
     /// The canary's share at the last observation.
     share: u16,
@@ -378,7 +386,8 @@ impl Trials {
                 // Should the same revision come again, nothing is held against it.
                 trial.course = trial.course.take().filter(|_| trial.standing.canary.is_none());
             }
-            if trial.standing.weight_basis_points != standing.weight_basis_points || is_other {
+            let is_weighed_anew = trial.standing.weight_basis_points != standing.weight_basis_points;
+            if is_other || is_weighed_anew || standing.is_canary_away() {
                 trial.weighed = now;
             }
             (trial.told, trial.standing) = (now, standing);

@@ -317,6 +317,30 @@ fn conversations_of_a_moment_in_which_the_weight_changed_do_not_count() {
 }
 
 #[test]
+fn conversations_of_a_moment_in_which_no_canary_pod_was_ready_do_not_count() {
+    let trials = Trials::default();
+    trials.look(key(), standing(5_000), START);
+    let away = || {
+        let mut standing = standing(5_000);
+        standing.pods.retain(|_, pod| pod.revision == "tiny-a");
+        standing
+    };
+    let count = |at: u64, standing: Standing, stable: u64| {
+        trials.look(key(), standing, START + at);
+        trials.hear_gateway(&gateway_report("g", 100_000 + at, stable, 0), START + at);
+        trials.with(|models| {
+            let trial = models.get_mut(&key()).unwrap();
+            trial.observation(Some(START + at - 2_000), START + at).new_conversations.control
+        })
+    };
+    count(10_000, standing(5_000), 0);
+    assert_eq!(count(12_000, standing(5_000), 10), 10);
+    assert_eq!(count(14_000, away(), 20), 0, "stable gets what the canary cannot take");
+    assert_eq!(count(18_000, standing(5_000), 30), 0, "its pods are just back");
+    assert_eq!(count(24_000, standing(5_000), 40), 10);
+}
+
+#[test]
 fn copies_of_a_canary_are_added_up_over_gateways_until_there_is_another() {
     let trials = Trials::default();
     trials.look(key(), standing(0), START);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crds::model::CanaryPhase;
 use operator::golden::Outcome;
 use operator::golden::set::{parse, read};
 use operator::golden::standing::{FIRST_STEP, Finding, Seen};
@@ -23,18 +24,24 @@ fn canary_model() -> crds::model::InferenceModel {
     golden_model(json!({"strategy": "Canary", "traffic": {"canaryPercent": 25}}))
 }
 
-/// A set of three prompts, and what came of asking `revision`, if it was asked.
+/// A set of three prompts, and what came of asking `revision` before its first request, if it was asked.
 fn seen(revision: &str, result: Option<Result<Outcome, String>>) -> Seen {
+    let results: Vec<_> = result.into_iter().map(|result| (FIRST_STEP, result)).collect();
+    seen_at(revision, &results)
+}
+
+/// The same with what came of it at some steps.
+fn seen_at(revision: &str, results: &[(u32, Result<Outcome, String>)]) -> Seen {
     let entry = |name: &str| (name.to_owned(), "{prompt: a, expect: {contains: [a]}}".to_owned());
     let set = parse(&["a", "b", "c"].map(entry).into()).unwrap();
-    let finding = |result| Finding {
+    let finding = |(step, result): &(u32, Result<Outcome, String>)| Finding {
         revision: revision.to_owned(),
-        step: FIRST_STEP,
+        step: *step,
         set_hash: set.hash.clone(),
         tried_at: now(),
-        result,
+        result: result.clone(),
     };
-    Seen { findings: result.map(finding).into_iter().collect(), set: Ok(Arc::new(set)) }
+    Seen { findings: results.iter().map(finding).collect(), set: Ok(Arc::new(set)) }
 }
 
 fn failed(count: usize) -> Outcome {
@@ -152,6 +159,59 @@ fn a_restarted_operator_takes_nothing_away_but_a_failed_set_does() {
     let unknown = planned(None);
     assert_eq!((weight(&unknown), unknown.golden.is_some()), (Some(2_500), true));
     assert_eq!(weight(&planned(Some(Ok(failed(3))))), Some(0));
+}
+
+#[test]
+fn a_driven_canary_is_asked_again_at_each_step_and_goes_back_when_it_fails_there() {
+    let model = golden_model(json!({"strategy": "Canary"}));
+    let (target, old) = (revision(&model), old_revision());
+    // At its second step, whose weight is in place.
+    let at_second_step = |results: &[(u32, Result<Outcome, String>)]| {
+        let mut status = split_status(&target, 2_500);
+        status["stableRevision"] = json!(old);
+        status["rollout"]["step"] = json!(2);
+        status["rollout"]["course"] = json!({
+            "phase": "Analysing", "since": "2027-01-15T07:59:00Z", "message": "", "stepSince": "2027-01-15T07:59:00Z",
+            "capacityStrategy": "Surge", "extraPods": 0, "stepsBack": 0, "ending": "Stable", "isUnderpowered": false,
+        });
+        let mut scene = both(model.clone(), status);
+        scene.observed.golden = Some(seen_at(&target, results));
+        scene.plan()
+    };
+    let phase = |plan: &Plan| plan.status.rollout.as_ref().unwrap().course.as_ref().unwrap().phase;
+    let passed = (FIRST_STEP, Ok(failed(0)));
+
+    let entered = at_second_step(std::slice::from_ref(&passed));
+    let request = entered.golden.as_ref().unwrap();
+    assert_eq!((request.revision.as_str(), request.step), (target.as_str(), 1));
+    assert_eq!((weight(&entered), phase(&entered)), (Some(2_500), CanaryPhase::Analysing));
+
+    let answered = at_second_step(&[passed.clone(), (1, Ok(failed(0)))]);
+    assert_eq!((&answered.golden, weight(&answered)), (&None, Some(2_500)));
+
+    let wrong = at_second_step(&[passed, (1, Ok(failed(2)))]);
+    assert_eq!((weight(&wrong), phase(&wrong)), (Some(0), CanaryPhase::RollingBack));
+    let course = wrong.status.rollout.as_ref().unwrap().course.as_ref().unwrap();
+    assert!(course.message.contains("1 of 3 golden prompts of ConfigMap smoke"), "{}", course.message);
+}
+
+#[test]
+fn without_probes_golden_prompts_are_asked_all_the_same() {
+    let model = golden_model(json!({}));
+    let target = revision(&model);
+    let planned = |result| {
+        let mut scene = scene(model.clone()).deployment(&target, 1, 1).ready_pod(&target);
+        scene.observed.is_probing = false;
+        scene.observed.golden = Some(seen(&target, result));
+        scene.plan()
+    };
+    let asking = planned(None);
+    assert!(asking.golden.is_some() && asking.probes.is_empty());
+    assert!(condition(&asking, "Ready").2.contains("golden prompts are asked"), "{:?}", asking.status);
+    let passed = planned(Some(Ok(failed(0))));
+    assert_eq!(passed.status.stable_revision, Some(target.clone()));
+    let (status, reason, _) = condition(&passed, "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "PodsReady"));
 }
 
 #[test]

@@ -48,13 +48,13 @@ fn decisions(object: &Value) -> (Vec<String>, usize) {
 }
 
 /// Clients that never pause until they are told to stop.
-struct Crowd {
+pub(crate) struct Crowd {
     is_over: Arc<AtomicBool>,
     clients: Vec<JoinHandle<(usize, Vec<String>)>>,
 }
 
 impl Crowd {
-    fn start(model: &str) -> Self {
+    pub(crate) fn start(model: &str) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let ask = |number| {
             let (is_over, model) = (is_over.clone(), model.to_owned());
@@ -75,7 +75,7 @@ impl Crowd {
     }
 
     /// Stops; how many answers there were, and what failed.
-    async fn stop(self) -> (usize, Vec<String>) {
+    pub(crate) async fn stop(self) -> (usize, Vec<String>) {
         self.is_over.store(true, Ordering::Relaxed);
         let ends = join_all(self.clients).await.into_iter().map(Result::unwrap);
         ends.fold((0, Vec::new()), |(sum, all), (answered, failures)| {

@@ -1,8 +1,11 @@
-//! Golden prompts that the real engine is asked: a revision that passes them takes its share, one that does not gets nothing.
+//! Golden prompts that the real engine is asked: a revision that passes them takes its share, one that does not gets
+//! nothing, and one that fails later goes back.
 
 use serde_json::{Value, json};
-use tests::kubectl::{apply, condition, kubectl};
+use tests::kubectl::{apply, command, condition, kubectl};
+use tests::release::SYSTEM_NAMESPACE;
 
+use crate::rollouts::{changed, driven, phase, stable, weight};
 use crate::scene::{READY_LIMIT, Scene, demo_spec};
 
 const CONFIG_MAP: &str = "golden-world";
@@ -63,10 +66,43 @@ fn a_revision_gets_traffic_only_when_its_golden_prompts_pass() {
     kubectl(&["delete", "configmap", CONFIG_MAP]).unwrap();
 }
 
-fn reason(model: &Value) -> String {
-    condition(model, "Ready").1
+#[test]
+fn a_driven_canary_is_asked_again_at_each_step_and_goes_back_when_it_fails_there() {
+    apply(&prompts("mill")).unwrap();
+    let mut spec = driven();
+    spec["rollout"]["goldenPrompts"] = json!({"configMapRef": {"name": CONFIG_MAP}});
+    let scene = Scene::start("examined", &spec);
+    let before = scene.ready();
+    let traffic = scene.traffic();
+    scene.apply(&changed(spec));
+    let at_third_step = scene.wait("at its third step", READY_LIMIT, |model| weight(model) == 5_000);
+    let canary = at_third_step["status"]["canaryRevision"].as_str().unwrap();
+    let asked = lines_of_operator(&["golden prompts asked", canary]);
+    println!("{}", asked.join("\n"));
+    for step in ["\"request.step\":0", "\"request.step\":1"] {
+        assert_eq!(asked.iter().filter(|line| line.contains(step)).count(), 1, "{step}: {asked:#?}");
+    }
+
+    // What is expected from now on, it does not say.
+    apply(&prompts("castle")).unwrap();
+    let ended = scene.wait("given up", READY_LIMIT, |model| phase(model) == "Aborted");
+    let (_, reason, message) = condition(&ended, "Ready");
+    println!("{reason}: {message}");
+    assert_eq!((reason.as_str(), stable(&ended)), ("RolloutAborted", stable(&before)));
+    assert!(message.contains("pip.yaml: the answer does not contain \"castle\""), "{message}");
+    traffic.stop().assert_all_answered("a canary that fails its golden prompts in the middle");
+    kubectl(&["delete", "configmap", CONFIG_MAP]).unwrap();
 }
 
-fn weight(model: &Value) -> u64 {
-    model["status"]["rollout"]["weightBasisPoints"].as_u64().unwrap_or_default()
+/// Lines of the operator's log that hold all these words.
+fn lines_of_operator(words: &[&str]) -> Vec<String> {
+    let of_operator = ["--namespace", SYSTEM_NAMESPACE, "logs", "--tail", "-1", "--selector"];
+    let selector = ["app.kubernetes.io/name=inferno-operator"];
+    let log = command("kubectl", &[&of_operator[..], &selector].concat()).unwrap();
+    let is_wanted = |line: &&str| words.iter().all(|word| line.contains(word));
+    log.lines().filter(is_wanted).map(str::to_owned).collect()
+}
+
+fn reason(model: &Value) -> String {
+    condition(model, "Ready").1
 }

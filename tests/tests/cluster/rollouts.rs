@@ -16,7 +16,7 @@ use crate::scene::{READY_LIMIT, Scene, demo_spec};
 const ROLLOUT_LIMIT: Duration = Duration::from_secs(420);
 
 /// Two pods and quick steps that end by their time: ten requests per second prove nothing in a quarter of a minute.
-fn driven() -> Value {
+pub(crate) fn driven() -> Value {
     let step =
         |percent: u32| json!({"weightPercent": percent, "minDurationSeconds": 10, "maxDurationSeconds": 15});
     let mut spec = demo_spec();
@@ -29,20 +29,20 @@ fn driven() -> Value {
     spec
 }
 
-fn changed(mut spec: Value) -> Value {
+pub(crate) fn changed(mut spec: Value) -> Value {
     spec["engine"] = json!({"contextLength": 1024});
     spec
 }
 
-fn phase(model: &Value) -> &str {
+pub(crate) fn phase(model: &Value) -> &str {
     model["status"]["rollout"]["course"]["phase"].as_str().unwrap_or_default()
 }
 
-fn weight(model: &Value) -> u64 {
+pub(crate) fn weight(model: &Value) -> u64 {
     model["status"]["rollout"]["weightBasisPoints"].as_u64().unwrap_or_default()
 }
 
-fn stable(model: &Value) -> String {
+pub(crate) fn stable(model: &Value) -> String {
     model["status"]["stableRevision"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -54,6 +54,15 @@ fn at_first_step(name: &str) -> (Scene, String, String) {
     let analysed = scene.wait("at the first step", READY_LIMIT, |model| weight(model) > 0);
     let canary = analysed["status"]["canaryRevision"].as_str().unwrap().to_owned();
     (scene, stable(&before), canary)
+}
+
+/// The model after a change that leaves the revision as it is and makes the operator look again.
+pub(crate) fn looked_at_again(scene: &Scene, mut spec: Value) -> Value {
+    spec["rollout"]["warmupSeconds"] = json!(6);
+    scene.apply(&spec);
+    scene.wait("looked at again", READY_LIMIT, |model| {
+        model["status"]["observedGeneration"] == model["metadata"]["generation"]
+    })
 }
 
 /// Names of pods and how often their containers have started again.
@@ -123,12 +132,7 @@ fn a_canary_that_cannot_load_never_gets_traffic_and_is_not_tried_again() {
     let failed = ended["status"]["rollout"]["failedRevisions"][0]["revision"].as_str().unwrap();
     wait_gone("pods", &format!("inferno.ai/revision={failed}"), READY_LIMIT).unwrap();
 
-    // A change that leaves the revision as it is makes the operator look again.
-    bad["rollout"]["warmupSeconds"] = json!(6);
-    scene.apply(&bad);
-    let again = scene.wait("looked at again", READY_LIMIT, |model| {
-        model["status"]["observedGeneration"] == model["metadata"]["generation"]
-    });
+    let again = looked_at_again(&scene, bad);
     assert_eq!(phase(&again), "Aborted");
     assert_eq!(get("deployment", failed).unwrap(), None, "it is not started again");
     assert_eq!(stable(&again), stable(&before));
@@ -197,10 +201,51 @@ fn operators_killed_in_every_phase_lose_nothing() {
 /// The phases that last long enough to be seen, in the order of the alphabet.
 const KILLED_IN: [&str; 4] = ["Analysing", "Loading", "Promoting", "Warmup"];
 
-fn kill_operator() {
+pub(crate) fn kill_operator() {
     let selector = "app.kubernetes.io/name=inferno-operator";
     let arguments = ["--namespace", SYSTEM_NAMESPACE, "delete", "pod", "--selector", selector];
     command("kubectl", &[&arguments[..], &["--grace-period", "0", "--force"]].concat()).unwrap();
+}
+
+#[test]
+fn operators_killed_while_a_rollout_waits_lose_nothing() {
+    let mut spec = patient();
+    spec["replicas"] = json!(1);
+    let scene = Scene::start("waiting", &spec);
+    let old = stable(&scene.ready());
+    let traffic = scene.traffic();
+    let since = |model: &Value| model["status"]["rollout"]["course"]["since"].clone();
+
+    // The pool has no room for a canary.
+    scene.limit_pool(Some(1));
+    spec = changed(spec);
+    scene.apply(&spec);
+    let before = scene.wait("without room", READY_LIMIT, |model| phase(model) == "CapacityCheck");
+    let canary = before["status"]["canaryRevision"].as_str().unwrap().to_owned();
+    kill_operator();
+    let after = looked_at_again(&scene, spec.clone());
+    assert_eq!((phase(&after), since(&after)), ("CapacityCheck", since(&before)), "{after:#}");
+    assert_eq!(get("deployment", &canary).unwrap(), None);
+    scene.limit_pool(None);
+    scene.wait("at its first step", READY_LIMIT, |model| weight(model) == 2_500);
+
+    // A person has paused it.
+    let told = |command: &str| json!({"command": command, "revision": canary});
+    spec["rollout"]["action"] = told("Pause");
+    scene.apply(&spec);
+    let before = scene.wait("paused", READY_LIMIT, |model| phase(model) == "Paused");
+    kill_operator();
+    let after = looked_at_again(&scene, spec.clone());
+    assert_eq!((phase(&after), since(&after)), ("Paused", since(&before)), "{after:#}");
+    assert_eq!(weight(&after), 2_500, "{after:#}");
+    let canary_pods = pods(&canary);
+    spec["rollout"]["action"] = told("Promote");
+    scene.apply(&spec);
+    let after = scene.wait("promoted", READY_LIMIT, |model| stable(model) == canary);
+    wait_gone("pods", &format!("inferno.ai/revision={old}"), READY_LIMIT).unwrap();
+    assert!(pods(&stable(&after)).is_subset(&canary_pods), "a pod of the canary is the stable one now");
+    traffic.after(20).assert_all_answered("afterwards");
+    traffic.stop().assert_all_answered("operators killed while a rollout waits");
 }
 
 #[test]
@@ -227,7 +272,7 @@ fn a_minute_without_reports_neither_promotes_a_canary_nor_rolls_it_back() {
 }
 
 /// A verdict on speed needs half a minute of traffic that does not count, and one that does.
-fn patient() -> Value {
+pub(crate) fn patient() -> Value {
     let mut spec = driven();
     spec["rollout"]["steps"] =
         json!([{"weightPercent": 25, "maxDurationSeconds": 900}, {"weightPercent": 100}]);
@@ -268,10 +313,6 @@ fn a_slower_canary_is_back_at_zero_within_three_seconds_of_the_verdict_and_not_t
     println!("{reason}: {message}");
     assert_eq!((stable(&ended), reason.as_str()), (stable(&before), "RolledBack"));
     wait_gone("pods", &format!("inferno.ai/revision={canary}"), READY_LIMIT).unwrap();
-    slower["rollout"]["warmupSeconds"] = json!(6);
-    scene.apply(&slower);
-    let again = scene.wait("looked at again", READY_LIMIT, |model| {
-        model["status"]["observedGeneration"] == model["metadata"]["generation"]
-    });
+    let again = looked_at_again(&scene, slower);
     assert_eq!((phase(&again), get("deployment", &canary).unwrap()), ("RolledBack", None));
 }

@@ -29,11 +29,7 @@ impl Scene {
     pub(crate) fn start(model: &str, spec: &Value) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         install();
-        let pool = json!({
-            "apiVersion": "inferno.ai/v1alpha1", "kind": "InferencePool",
-            "metadata": {"name": POOL}, "spec": {"gateway": {"replicas": 2}},
-        });
-        apply(&pool.to_string()).unwrap();
+        apply_pool(None);
         let scene = Self { model: model.to_owned(), _turn: turn };
         scene.apply(spec);
         scene
@@ -42,6 +38,11 @@ impl Scene {
     /// No model, but the turn: for a test that installs and applies by itself.
     pub(crate) fn nothing() -> MutexGuard<'static, ()> {
         ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many pods may run in the pool, until the next scene.
+    pub(crate) fn limit_pool(&self, replicas_max: Option<u32>) {
+        apply_pool(replicas_max);
     }
 
     /// Applies the model with another spec.
@@ -82,6 +83,17 @@ impl Scene {
     pub(crate) fn selector(&self) -> String {
         format!("inferno.ai/model={}", self.model)
     }
+}
+
+fn apply_pool(replicas_max: Option<u32>) {
+    let mut pool = json!({
+        "apiVersion": "inferno.ai/v1alpha1", "kind": "InferencePool",
+        "metadata": {"name": POOL}, "spec": {"gateway": {"replicas": 2}},
+    });
+    if let Some(replicas_max) = replicas_max {
+        pool["spec"]["limits"] = json!({"maxReplicas": replicas_max});
+    }
+    apply(&pool.to_string()).unwrap();
 }
 
 /// A client of the pool's gateway.
