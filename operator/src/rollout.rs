@@ -2,8 +2,8 @@
 //!
 //! A new revision runs beside the one that serves and takes over when it is complete, proven, and declared to have
 //! everything. Until then it gets its declared share (strategy Canary), or nothing (`BlueGreen`). Going back to the
-//! serving revision is just another target. Of a canary that the operator drives `conduct` decides instead, as long as
-//! there is a stable revision to compare with.
+//! serving revision is just another target. Of a canary that the operator drives, and with strategy Recreate, `conduct`
+//! decides instead, as long as there is a stable revision.
 //!
 //! | stable | target | declared | complete, proven | gets | then |
 //! |---|---|---|---|---|---|
@@ -62,7 +62,7 @@ pub fn declared_share(spec: &InferenceModelSpec) -> i32 {
         return 0;
     }
     match strategy(spec) {
-        RolloutStrategy::BlueGreen => ALL,
+        RolloutStrategy::BlueGreen | RolloutStrategy::Recreate => ALL,
         // Nobody serves whom it could be compared with: a canary that the operator drives takes over.
         RolloutStrategy::Canary if conducts(spec) => ALL,
         RolloutStrategy::Canary => declared_percent(spec) * 100,

@@ -18,13 +18,13 @@ pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use rollout::{
-    AnalysisMode, AnalysisPolicy, ConfigMapRef, GoldenPrompts, InconclusivePolicy, KillSwitch, RolloutAction,
-    RolloutCommand, RolloutPolicy, RolloutStep, RolloutStrategy, StepGate, StickyKey, TolerancePolicy,
+    AnalysisMode, AnalysisPolicy, CapacityStrategy, ConfigMapRef, GoldenPrompts, InconclusivePolicy,
+    KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep, RolloutStrategy, StepGate, StickyKey, TolerancePolicy,
     TrafficPolicy, UnderpoweredPolicy,
 };
 pub use status::{
     Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus,
-    CanaryCourse, CanaryPhase, CapacityStrategy, ColdStart, FailedRevision, InferenceModelStatus, ModelFacts,
+    CanaryCourse, CanaryPhase, ChosenCapacity, ColdStart, FailedRevision, InferenceModelStatus, ModelFacts,
     PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase, RolloutStatus, ScalingDecision,
     ScalingFigures, ShadowStatus, StartSeconds, Summary,
 };

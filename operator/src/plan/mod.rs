@@ -263,11 +263,16 @@ fn roll(
     let golden = golden::standing::standing(model, observed.golden.as_ref(), target);
     let readings = readings(model, observed, pool, target);
     let is_proven = is_proven(model, observed, target) && may_serve(model, golden.as_ref(), target);
+    let cold_start = cold_start(model, observed);
     let scene = Scene {
         target,
         revisions: &all,
         fleet: wanted,
         spare: replicas_max.map(|max| spare(observed, model, asked, max)),
+        replicas_max,
+        demand: autoscale::demand(model, seen),
+        start_seconds: start_seconds(cold_start.as_ref()),
+        stable_pods: stable.map_or(0, |stable| running_pods(observed, stable)),
         is_proven,
         proof: proof(observed, target, Route::Pod),
         golden: golden.as_ref(),
@@ -309,7 +314,7 @@ fn roll(
         conducted: conducted.as_ref(),
         readings: &readings,
         opened: opened(observed, target),
-        cold_start: cold_start(model, observed),
+        cold_start,
         gateway_proof: None,
         pod_proof: scene.proof,
         is_probing: observed.is_probing,
@@ -349,6 +354,17 @@ fn spare(observed: &Observed, model: &InferenceModel, asked: i32, replicas_max: 
     let claims = claims_with(&observed.claims, &model.name_any(), asked);
     let claimed: i32 = claims.iter().map(|claim| claim.replicas).fold(0, i32::saturating_add);
     (replicas_max - claimed).max(0)
+}
+
+/// Pods of the revision that still hold memory and devices, those that leave included.
+fn running_pods(observed: &Observed, revision: &str) -> usize {
+    let is_of_it = |pod: &&Pod| pod.labels().get(REVISION_LABEL).is_some_and(|label| label == revision);
+    observed.pods.iter().filter(is_of_it).filter(|pod| !pod::has_ended(pod)).count()
+}
+
+/// What a start takes: the median of those that were measured.
+fn start_seconds(history: Option<&ColdStart>) -> Option<i32> {
+    history.map(|history| history.p50_total_seconds).filter(|seconds| *seconds > 0)
 }
 
 /// Whether a pod of the revision says that it cannot go on.

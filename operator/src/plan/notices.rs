@@ -1,6 +1,6 @@
 //! What has changed between the last status and this one that people should be told. Pure.
 
-use crds::model::{CanaryPhase, InferenceModel, InferenceModelStatus};
+use crds::model::{CanaryPhase, ChosenCapacity, InferenceModel, InferenceModelStatus};
 
 use super::Notice;
 use crate::autoscale::tell;
@@ -13,6 +13,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
     let before = model.status.clone().unwrap_or_default();
     let changes = [
         started(&before, status),
+        warned(&before, status),
         weighed(&before, status),
         finished(model, &before, status),
         removed(&before, status),
@@ -31,8 +32,26 @@ fn notice(reason: &str, message: String) -> Notice {
 
 fn started(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
     let (target, stable) = (status.target_revision.as_ref()?, status.stable_revision.as_ref()?);
+    let strategy = status.rollout.as_ref().and_then(|rollout| rollout.capacity_strategy);
+    let how = match strategy {
+        Some(ChosenCapacity::Recreate) => "starts when the pods of",
+        _ => "starts beside",
+    };
+    let end = if strategy == Some(ChosenCapacity::Recreate) { " have ended" } else { "" };
     (before.target_revision.as_ref() != Some(target))
-        .then(|| notice("RolloutStarted", format!("revision {target} starts beside {stable}")))
+        .then(|| notice("RolloutStarted", format!("revision {target} {how} {stable}{end}")))
+}
+
+/// Pods of the stable revision end for the canary's: what that means for a way back is told before.
+fn warned(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let makes_room = |status: &InferenceModelStatus| {
+        let strategy = status.rollout.as_ref()?.capacity_strategy?;
+        let canary = status.canary_revision.clone()?;
+        (strategy != ChosenCapacity::Surge).then_some((canary, strategy))
+    };
+    let (canary, _) = makes_room(status).filter(|now| makes_room(before).as_ref() != Some(now))?;
+    let message = &status.rollout.as_ref()?.course.as_ref()?.message;
+    Some(notice("CanaryCapacity", format!("canary {canary}: {message}")))
 }
 
 fn weighed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {

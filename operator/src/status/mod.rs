@@ -215,6 +215,8 @@ fn pending() -> RolloutStatus {
         shadow: None,
         step: None,
         steps: None,
+        capacity_strategy: None,
+        rollback_seconds: None,
         course: None,
         failed_revisions: Vec::new(),
         acknowledged_action: None,
@@ -296,11 +298,20 @@ fn of_canary(model: &InferenceModel, situation: &Situation<'_>) -> RolloutStatus
     let Some(conducted) = situation.conducted else {
         let before = model.status.as_ref().and_then(|status| status.rollout.clone());
         let before = before.filter(|_| conducts(&model.spec)).unwrap_or_else(pending);
-        return RolloutStatus { step: None, steps: None, course: None, ..before };
+        let (capacity_strategy, rollback_seconds) = (None, None);
+        return RolloutStatus {
+            step: None,
+            steps: None,
+            course: None,
+            capacity_strategy,
+            rollback_seconds,
+            ..before
+        };
     };
     let mut rollout = RolloutStatus {
         failed_revisions: conducted.failed.clone(),
         acknowledged_action: conducted.acknowledged.clone(),
+        rollback_seconds: conducted.rollback_seconds,
         ..pending()
     };
     conduct::store(&mut rollout, &conducted.state);

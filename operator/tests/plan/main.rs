@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 mod canary;
+mod capacity;
 mod conducting;
 mod failing;
 mod golden;
@@ -16,3 +17,4 @@ mod scene;
 mod serving;
 mod starting;
 mod verdicts;
+mod world;

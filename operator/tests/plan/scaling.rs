@@ -122,6 +122,18 @@ fn where_a_model_stands_is_read_from_its_pods() {
 }
 
 #[test]
+fn a_canary_in_the_place_of_stable_pods_counts_with_them() {
+    let mut scene = serving(auto(), 1, 1).deployment("tiny-canary", 1, 1).ready_pod("tiny-canary");
+    let mut status = json!(scene.model.status);
+    status["canaryRevision"] = json!("tiny-canary");
+    status["rollout"] = json!({"phase": "Analysing", "summary": "", "capacityStrategy": "InPlace"});
+    scene = scene.after(status.clone());
+    assert_eq!((stands(&scene).ready, stands(&scene).policy.min_replicas), (2, 1));
+    status["rollout"]["capacityStrategy"] = json!("Surge");
+    assert_eq!(stands(&scene.after(status)).ready, 1);
+}
+
+#[test]
 fn whoever_has_not_served_yet_is_not_taken_away() {
     assert_eq!(stands(&serving(auto(), 0, 0)).policy.min_replicas, 0);
     assert_eq!(stands(&serving(auto(), 1, 1)).policy.min_replicas, 0);
