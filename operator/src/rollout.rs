@@ -50,6 +50,8 @@ pub struct Roles<'seen> {
     pub runs: bool,
     /// The one other revision that stays, and gets whatever the target does not.
     pub keeper: Option<&'seen Revision>,
+    /// One more that stays and gets nothing, for the case that the spec goes back to it.
+    pub former: Option<&'seen Revision>,
     /// What the target gets beside the keeper, in basis points.
     pub weight: i32,
     /// Those that go: leftovers of earlier edits, and whoever has been replaced.
@@ -95,6 +97,7 @@ pub fn roles<'seen>(standing: &Standing<'seen>) -> Roles<'seen> {
         is_stable,
         runs: true,
         keeper,
+        former: None,
         weight: if is_able && !is_stable && keeper.is_some() { share } else { 0 },
         leavers: others
             .into_iter()

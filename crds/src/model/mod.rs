@@ -24,7 +24,7 @@ pub use rollout::{
 };
 pub use status::{
     Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus,
-    CanaryCourse, CanaryPhase, ChosenCapacity, ColdStart, FailedRevision, InferenceModelStatus, ModelFacts,
+    CanaryCourse, CanaryPhase, ChosenCapacity, ColdStart, FailedRevision, FormerRevision, InferenceModelStatus, ModelFacts,
     PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase, RolloutStatus, ScalingDecision,
     ScalingFigures, ShadowStatus, StartSeconds, Summary,
 };

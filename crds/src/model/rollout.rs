@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.traffic) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.traffic splits traffic with a canary; set spec.rollout.strategy to Canary, or leave traffic out"))]
 #[x_kube(validation = Rule::new("!has(self.analysis) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.analysis judges a canary; set spec.rollout.strategy to Canary, or leave analysis out"))]
-#[x_kube(validation = Rule::new("!(has(self.steps) || has(self.warmupSeconds) || has(self.capacityStrategy) || has(self.capacityDeadlineSeconds)) || (has(self.strategy) && self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))").message("spec.rollout: steps, warmupSeconds, capacityStrategy and capacityDeadlineSeconds are for a canary that the operator drives; set strategy to Canary and leave traffic.canaryPercent out, with which you drive it yourself"))]
+#[x_kube(validation = Rule::new("!(has(self.steps) || has(self.warmupSeconds) || has(self.capacityStrategy) || has(self.capacityDeadlineSeconds) || has(self.rollbackWindowSeconds)) || (has(self.strategy) && self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))").message("spec.rollout: steps, warmupSeconds, capacityStrategy, capacityDeadlineSeconds and rollbackWindowSeconds are for a canary that the operator drives; set strategy to Canary and leave traffic.canaryPercent out, with which you drive it yourself"))]
 #[x_kube(validation = Rule::new("!(has(self.action) || has(self.retryToken) || has(self.loadDeadlineSeconds) || has(self.progressDeadlineSeconds)) || (has(self.strategy) && (self.strategy == 'Recreate' || (self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))))").message("spec.rollout: action, retryToken, loadDeadlineSeconds and progressDeadlineSeconds are for strategy Recreate and for a canary that the operator drives; set strategy to one of them and leave traffic.canaryPercent out, with which you drive it yourself"))]
 #[x_kube(validation = Rule::new("!(has(self.traffic) && has(self.traffic.canaryPercent) && has(self.analysis)) || !((has(self.analysis.mode) && self.analysis.mode == 'Enforce') || has(self.analysis.inconclusivePolicy) || has(self.analysis.underpoweredPolicy))").message("spec.rollout.analysis: mode Enforce, inconclusivePolicy and underpoweredPolicy are for a canary that the operator drives; leave them out, or traffic.canaryPercent"))]
 pub struct RolloutPolicy {
@@ -51,6 +51,12 @@ pub struct RolloutPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 604_800))]
     pub progress_deadline_seconds: Option<i32>,
+    /// How long after a promotion the pods of the revision before stay without traffic: a spec that goes back to it in
+    /// this time gets it at once, without a canary. They stay only beside all pods of the new one, and whoever needs
+    /// their room has it; status.rollout.former names them. 0: they go at once. Default: 600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub rollback_window_seconds: Option<i32>,
     /// Any text. Another one lets a revision that has failed be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

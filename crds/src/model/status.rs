@@ -175,6 +175,9 @@ pub struct RolloutStatus {
     /// Where the pods of the canary find room that the operator drives, or did when it was promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity_strategy: Option<ChosenCapacity>,
+    /// The revision before, while its pods stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<FormerRevision>,
     /// What a return to the revision before costs: 0 while its pods run, else the seconds that a start takes, which is
     /// the median of the recent ones. Nothing when no start was measured, or nothing is there to return to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -293,6 +296,16 @@ pub enum ChosenCapacity {
     InPlace,
     /// After all stable pods have ended.
     Recreate,
+}
+
+/// A revision that was promoted over, and whose pods stay without traffic.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerRevision {
+    /// Its name.
+    pub revision: String,
+    /// Until when: spec.rollout.rollbackWindowSeconds after the promotion.
+    pub until: Time,
 }
 
 /// A revision that is not tried again by itself.

@@ -2,13 +2,15 @@
 //! answer means for the pods of both revisions. Pure.
 //!
 //! In reading order: `declared` (what the spec says of a rollout), `stored` (where it stands, to and from the status),
-//! `facts` (what is true now), `room` (who gets which pods), and here the next stand of it.
+//! `facts` (what is true now), `room` (who gets which pods), `former` (whose pods stay after a promotion), and
+//! here the next stand of it.
 //!
 //! A model without pods has nothing to compare with: its rollout waits, and begins anew when the model serves again. A
 //! stable revision that cannot start is nothing to compare with either: then the new one takes over as with `BlueGreen`.
 
 mod declared;
 mod facts;
+mod former;
 mod room;
 mod stored;
 
@@ -26,6 +28,7 @@ use crate::rollout::{self, ALL, Roles, Standing};
 use crate::trial;
 
 pub use declared::declared;
+pub use former::Former;
 pub use stored::{state, store};
 
 /// What is known of a model when its rollout is looked at.
@@ -76,6 +79,8 @@ pub struct Conducted {
     pub stable_pods: i32,
     /// Why there is no room for the target, while there is none.
     pub obstacle: Option<String>,
+    /// The revision that it was before, while its pods stay.
+    pub former: Option<Former>,
     /// What a return to the revision before takes: 0 while its pods run.
     pub rollback_seconds: Option<i32>,
     /// Revisions that are not tried again, with the reasons.
@@ -113,6 +118,7 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
     let status = model.status.as_ref().filter(|_| conducts(&model.spec))?;
     let now_ms = stored::millis(now);
     let before = state(status, now_ms)?;
+    let before = former::returned(before, &model.spec, status, scene, now_ms);
     if !has_control(&before, scene) {
         return None;
     }
@@ -143,18 +149,24 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
     };
     let (target_pods, stable_pods) = room::pods((&before, &state), &facts.capacity, scene, canary_pods);
     let failed = stored::failed(status, &state);
-    let rollback_seconds = rollback_seconds(&state, scene, stable_pods);
+    let former = former::former(&model.spec, status, (&before, &state), scene, now_ms);
+    let rollback_seconds = match &former {
+        Some(_) => Some(0),
+        None => rollback_seconds(&state, scene, stable_pods),
+    };
+    let until = former.as_ref().map_or(u64::MAX, |former| former.until_ms);
     Some(Conducted {
         state,
         declared,
         target_pods,
         stable_pods,
         obstacle,
+        former,
         rollback_seconds,
         failed,
         retry_token: facts.retry_token,
         acknowledged,
-        requeue_ms,
+        requeue_ms: requeue_ms.min(until - now_ms),
         now_ms,
     })
 }
@@ -215,7 +227,7 @@ impl Conducted {
             let standing = Standing { target, revisions, stable, share: ALL, is_complete, is_proven };
             let roles = rollout::roles(&standing);
             if !self.gives_places_back() {
-                return roles;
+                return self.with_former(roles, scene);
             }
             return Roles {
                 keeper: None,
@@ -231,6 +243,7 @@ impl Conducted {
             is_stable: false,
             runs,
             keeper: find(scene, &self.state.stable),
+            former: None,
             weight: i32::from(self.state.weight_basis_points),
             leavers: revisions.iter().filter(|revision| !stays(revision)).collect(),
         }
@@ -239,6 +252,13 @@ impl Conducted {
     /// Whether the stable pods have ended or are about to, and the target does not serve yet.
     pub fn is_in_the_gap(&self) -> bool {
         self.state.phase == Phase::Loading && self.state.strategy == Some(Strategy::Recreate)
+    }
+
+    fn with_former<'seen>(&self, roles: Roles<'seen>, scene: &Scene<'seen>) -> Roles<'seen> {
+        let former = self.former.as_ref().and_then(|former| find(scene, &former.revision));
+        let former = former.filter(|former| roles.leavers.contains(former));
+        let leavers = roles.leavers.iter().copied().filter(|leaver| Some(*leaver) != former).collect();
+        Roles { former, leavers, ..roles }
     }
 
     /// Whether the canary has to go before the stable pods can begin again whose places it took.

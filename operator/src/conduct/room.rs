@@ -35,7 +35,11 @@ pub(super) fn capacity(wish: CapacityStrategy, before: &State, scene: &Scene<'_>
     };
     let chosen = before.strategy.filter(|_| before.phase.is_running());
     match (chosen, wish) {
-        (Some(Strategy::InPlace), _) => in_place(beside, held(before, scene), scene),
+        // One after the other, whatever the load is: it may grow while they start.
+        (Some(Strategy::InPlace), _) if before.phase == Phase::Promoting => {
+            Capacity { spare_pods: Some(0), demand_pods: work_of(scene.fleet - 1), ..beside }
+        }
+        (Some(Strategy::InPlace), _) => in_place(beside, held(scene), scene),
         // The first pod that serves ends the gap; the others follow as those of any stable revision.
         (Some(Strategy::Recreate), _) | (None, CapacityStrategy::Recreate) => {
             Capacity { spare_pods: Some(0), fleet_pods: 1, allows_recreate: true, ..beside }
@@ -51,11 +55,10 @@ fn in_place(beside: Capacity, held: i32, scene: &Scene<'_>) -> Capacity {
     Capacity { spare_pods: Some(0), demand_pods: demand(scene).min(work_of(scene.fleet - held)), ..beside }
 }
 
-/// Places that the canary has already: taking them back would cost a start. While it is promoted one more changes hands
-/// at a time, or as many as the load allows.
-fn held(before: &State, scene: &Scene<'_>) -> i32 {
+/// Places that the canary has already: taking them back would cost a start.
+fn held(scene: &Scene<'_>) -> i32 {
     let told = find(scene, scene.target).map_or(0, |target| target.replicas_told);
-    if before.phase == Phase::Promoting { 1 } else { told.clamp(1, (scene.fleet - 1).max(1)) }
+    told.clamp(1, (scene.fleet - 1).max(1))
 }
 
 /// Work that arrives, in pods; without knowledge as much as the fleet can do.
@@ -211,7 +214,7 @@ fn pods_recreated(scene: &Scene<'_>) -> (i32, i32) {
 
 /// Pods beyond the stable ones that there is room for, if that is known: by the pool's limit, or because a canary pod
 /// finds no node.
-fn room(scene: &Scene<'_>) -> Option<i32> {
+pub(super) fn room(scene: &Scene<'_>) -> Option<i32> {
     let unplaced = unplaced(scene.readings);
     let placed = i32::try_from(scene.readings.len() - unplaced).unwrap_or(i32::MAX);
     [scene.spare, (unplaced > 0).then_some(placed)].into_iter().flatten().min()

@@ -330,12 +330,7 @@ fn roll(
     Plan {
         services,
         deployment: roles.runs.then(|| objects::deployment(model, pool, installation, target, target_pods)),
-        scale: roles
-            .keeper
-            .filter(|keeper| keeper.replicas_told != stable_pods)
-            .map(|keeper| (keeper.name.clone(), stable_pods))
-            .into_iter()
-            .collect(),
+        scale: scaled(&roles, stable_pods, wanted),
         prune: roles.leavers.iter().map(|leaver| leaver.name.clone()).collect(),
         prune_services: unneeded_services(model, observed, target, &roles),
         notices: notices::notices(model, &status),
@@ -349,11 +344,16 @@ fn roll(
     }
 }
 
-/// Pods that the pool's limit leaves beyond what all its models have.
+/// Pods that the pool's limit leaves beyond what all its models have, and beyond those of former revisions that stay for
+/// other models.
 fn spare(observed: &Observed, model: &InferenceModel, asked: i32, replicas_max: i32) -> i32 {
-    let claims = claims_with(&observed.claims, &model.name_any(), asked);
-    let claimed: i32 = claims.iter().map(|claim| claim.replicas).fold(0, i32::saturating_add);
-    (replicas_max - claimed).max(0)
+    let name = model.name_any();
+    let claims = claims_with(&observed.claims, &name, asked);
+    let taken = claims.iter().map(|claim| {
+        let kept = if claim.model == name { 0 } else { claim.kept };
+        claim.replicas.saturating_add(kept)
+    });
+    (replicas_max - taken.fold(0, i32::saturating_add)).max(0)
 }
 
 /// Pods of the revision that still hold memory and devices, those that leave included.
@@ -382,7 +382,16 @@ fn canary_pods(model: &InferenceModel, observed: &Observed) -> usize {
 
 /// Names of the revisions that stay.
 fn staying<'names>(target: &'names str, roles: &'names Roles<'_>) -> impl Iterator<Item = &'names str> {
-    roles.runs.then_some(target).into_iter().chain(roles.keeper.map(|keeper| keeper.name.as_str()))
+    let others = roles.keeper.into_iter().chain(roles.former);
+    roles.runs.then_some(target).into_iter().chain(others.map(|other| other.name.as_str()))
+}
+
+/// Revisions beside the target that are to have another number of pods.
+fn scaled(roles: &Roles<'_>, stable_pods: i32, former_pods: i32) -> Vec<(String, i32)> {
+    let keeper = roles.keeper.map(|keeper| (keeper, stable_pods));
+    let others = keeper.into_iter().chain(roles.former.map(|former| (former, former_pods)));
+    let changed = others.filter(|(revision, pods)| revision.replicas_told != *pods);
+    changed.map(|(revision, pods)| (revision.name.clone(), pods)).collect()
 }
 
 /// Services of revisions that go or have gone.

@@ -16,6 +16,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
         warned(&before, status),
         weighed(&before, status),
         finished(model, &before, status),
+        parted(&before, status),
         removed(&before, status),
         paused(&before, status),
         alarm(&before, status),
@@ -75,11 +76,31 @@ fn finished(
     let stable = status.stable_revision.as_ref()?;
     (before.stable_revision.as_ref() != Some(stable)).then(|| {
         let message = match &before.stable_revision {
-            Some(old) => format!("revision {stable} serves; {old} is removed"),
+            Some(old) => format!("revision {stable} serves; {}", replaced(old, status)),
             None => format!("revision {stable} serves at {}", objects::base_url(model)),
         };
         notice("RolloutFinished", message)
     })
+}
+
+/// What becomes of the revision before, and what a return to it costs.
+fn replaced(old: &str, status: &InferenceModelStatus) -> String {
+    let rollout = status.rollout.as_ref();
+    match rollout.and_then(|rollout| rollout.former.as_ref()) {
+        Some(former) => format!("the pods of {old} stay without traffic until {}", former.until.0),
+        None => match rollout.and_then(|rollout| rollout.rollback_seconds) {
+            Some(seconds) => format!("{old} is removed, and a return to it takes one start (about {seconds} s)"),
+            None => format!("{old} is removed"),
+        },
+    }
+}
+
+/// The pods of a former revision have stayed for long enough, or others need their room.
+fn parted(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let former = |status: &InferenceModelStatus| Some(status.rollout.as_ref()?.former.as_ref()?.revision.clone());
+    let gone = former(before).filter(|_| former(status).is_none())?;
+    (before.stable_revision == status.stable_revision)
+        .then(|| notice("RolloutSettled", format!("the pods of revision {gone} are removed")))
 }
 
 /// The spec went back to the stable revision, or on to a third one.

@@ -278,7 +278,7 @@ fn a_pool_without_room_is_waited_for_and_then_named() {
     world.until(RolloutPhase::Stable).turn(2);
     world.pool = json!({"limits": {"maxReplicas": 2}});
     world.model.spec.aliases = vec!["new".to_owned()];
-    let claim = operator::capacity::Claim { created: None, model: "tiny".into(), replicas: 2 };
+    let claim = operator::capacity::Claim { created: None, model: "tiny".into(), replicas: 2, kept: 0 };
     let mut full = world.scene();
     full.observed.claims = vec![claim];
     let plan = full.plan();
@@ -426,8 +426,9 @@ proptest! {
     #[test]
     fn whatever_happens_stable_serves_and_two_revisions_are_the_most(
         events in prop::collection::vec((0..12_u8, 0..200_i64), 1..60), replicas in 1..4_i32,
+        window in prop::sample::select(vec![0, 300]),
     ) {
-        let mut world = World::new(driven(replicas, json!({})));
+        let mut world = World::new(driven(replicas, json!({"rollbackWindowSeconds": window})));
         for (event, seconds) in events {
             match event {
                 0 => world.model.spec.aliases = vec!["old".to_owned()],

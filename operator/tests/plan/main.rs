@@ -6,6 +6,7 @@ mod canary;
 mod capacity;
 mod conducting;
 mod failing;
+mod former;
 mod golden;
 mod naming;
 mod refusing;

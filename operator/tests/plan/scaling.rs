@@ -97,6 +97,7 @@ fn a_pool_gives_what_it_has() {
         created: Some(k8s_openapi::jiff::Timestamp::from_second(second).unwrap()),
         model: model.to_owned(),
         replicas,
+        kept: 0,
     };
     scene.observed.claims = vec![claim("older", 1, 1), claim("tiny", 2, 1)];
     let told = |scene: &Scene| scene.plan().deployment.unwrap().spec.unwrap().replicas.unwrap();

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::scene::*;
 
-/// A model with so many pods and canaries by default steps; `changes` are to `spec.rollout`.
+/// A model with so many pods and canaries by default steps, whose former pods go at once; `changes` are to `spec.rollout`.
 pub(crate) fn driven(replicas: i32, changes: Value) -> InferenceModel {
-    let mut rollout = json!({"strategy": "Canary", "warmupSeconds": 10});
+    let mut rollout = json!({"strategy": "Canary", "warmupSeconds": 10, "rollbackWindowSeconds": 0});
     for (key, value) in changes.as_object().unwrap() {
         rollout[key] = value.clone();
     }
@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) failing: Option<(String, &'static str)>,
     pub(crate) verdict: Option<Outcome>,
     pub(crate) pool: Value,
+    /// What other models of the pool ask for.
+    pub(crate) others: Vec<Claim>,
     /// Pods' worth of work, if that is known.
     pub(crate) demand: Option<f64>,
     pub(crate) is_probing: bool,
@@ -57,6 +59,7 @@ impl World {
             failing: None,
             verdict: None,
             pool: json!({}),
+            others: Vec::new(),
             demand: None,
             is_probing: true,
             now: NOW,
@@ -91,8 +94,9 @@ impl World {
     pub(crate) fn scene(&self) -> Scene {
         let mut found = scene(self.model.clone()).in_pool(self.pool.clone());
         found.observed.is_probing = self.is_probing;
-        found.observed.claims =
-            vec![Claim { created: None, model: "tiny".into(), replicas: self.model.spec.replicas }];
+        let replicas = self.model.spec.replicas;
+        found.observed.claims = vec![Claim { created: None, model: "tiny".into(), replicas, kept: 0 }];
+        found.observed.claims.extend(self.others.clone());
         if let Some(demand) = self.demand {
             found = found.busy(demand);
         }
