@@ -12,6 +12,8 @@ pub struct Claim {
     pub model: String,
     /// Replicas that it asks for.
     pub replicas: i32,
+    /// Pods of a former revision that stay beside them as long as nobody else asks for their room.
+    pub kept: i32,
 }
 
 /// Replicas that `model` gets of `replicas_max`, which all claims share in order of age.
@@ -40,6 +42,7 @@ mod tests {
             created: Some(Timestamp::from_second(created_second).unwrap()),
             model: model.to_owned(),
             replicas,
+            kept: 0,
         }
     }
 

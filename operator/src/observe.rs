@@ -178,10 +178,16 @@ fn claims(
     models_of(models, namespace)
         .iter()
         .filter(|model| model.spec.pool_ref.name == pool && model.spec.suspend != Some(true))
-        .map(|model| Claim {
-            created: model.creation_timestamp().map(|time| time.0),
-            model: model.name_any(),
-            replicas: autoscale::asked(model, None, now),
+        .map(|model| {
+            let replicas = autoscale::asked(model, None, now);
+            let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
+            let has_former = rollout.is_some_and(|rollout| rollout.former.is_some());
+            Claim {
+                created: model.creation_timestamp().map(|time| time.0),
+                model: model.name_any(),
+                replicas,
+                kept: if has_former { replicas } else { 0 },
+            }
         })
         .collect()
 }

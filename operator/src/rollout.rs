@@ -2,8 +2,8 @@
 //!
 //! A new revision runs beside the one that serves and takes over when it is complete, proven, and declared to have
 //! everything. Until then it gets its declared share (strategy Canary), or nothing (`BlueGreen`). Going back to the
-//! serving revision is just another target. Of a canary that the operator drives `conduct` decides instead, as long as
-//! there is a stable revision to compare with.
+//! serving revision is just another target. Of a canary that the operator drives, and with strategy Recreate, `conduct`
+//! decides instead, as long as there is a stable revision.
 //!
 //! | stable | target | declared | complete, proven | gets | then |
 //! |---|---|---|---|---|---|
@@ -50,6 +50,8 @@ pub struct Roles<'seen> {
     pub runs: bool,
     /// The one other revision that stays, and gets whatever the target does not.
     pub keeper: Option<&'seen Revision>,
+    /// One more that stays and gets nothing, for the case that the spec goes back to it.
+    pub former: Option<&'seen Revision>,
     /// What the target gets beside the keeper, in basis points.
     pub weight: i32,
     /// Those that go: leftovers of earlier edits, and whoever has been replaced.
@@ -62,7 +64,7 @@ pub fn declared_share(spec: &InferenceModelSpec) -> i32 {
         return 0;
     }
     match strategy(spec) {
-        RolloutStrategy::BlueGreen => ALL,
+        RolloutStrategy::BlueGreen | RolloutStrategy::Recreate => ALL,
         // Nobody serves whom it could be compared with: a canary that the operator drives takes over.
         RolloutStrategy::Canary if conducts(spec) => ALL,
         RolloutStrategy::Canary => declared_percent(spec) * 100,
@@ -95,6 +97,7 @@ pub fn roles<'seen>(standing: &Standing<'seen>) -> Roles<'seen> {
         is_stable,
         runs: true,
         keeper,
+        former: None,
         weight: if is_able && !is_stable && keeper.is_some() { share } else { 0 },
         leavers: others
             .into_iter()

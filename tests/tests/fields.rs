@@ -90,6 +90,7 @@ fn changed(value: &Value) -> Value {
         ["Scaling", "Rollout"],
         ["Enforce", "Observe"],
         ["Manual", "Auto"],
+        ["Surge", "InPlace"],
         ["Pause", "Abort"],
         ["Rollback", "Promote"],
         ["Promote", "Pause"],
@@ -140,22 +141,30 @@ fn is_conducted(model: &InferenceModel) -> bool {
     conduct::conducts(&model.spec)
 }
 
-/// What is declared of a canary that the operator drives, and what is planned while it is on trial and after it failed.
+/// What is declared of a canary that the operator drives, and what is planned while it is on trial, after it failed, and
+/// after it was promoted.
 fn on_trial(model: &InferenceModel, pool: &InferencePool) -> String {
     let target = revision_name(model, pool, &installation());
     let status = |phase: &str| {
         let is_running = phase == "Analysing";
+        let (stable, former) = match phase {
+            "Completed" => {
+                (target.as_str(), Some(json!({"revision": "tiny-a", "until": "2027-01-15T09:00:00Z"})))
+            }
+            _ => ("tiny-a", None),
+        };
         json!({
-            "stableRevision": "tiny-a",
+            "stableRevision": stable,
             "canaryRevision": is_running.then_some(&target),
             "rollout": {
+                "former": former,
                 "phase": phase, "summary": "", "weightBasisPoints": 1000, "step": 1, "steps": 2,
                 "course": {"phase": phase, "since": "2027-01-15T07:00:00Z", "ending": "RolledBack"},
                 "failedRevisions": [{"revision": target, "retryToken": "again", "ending": "RolledBack", "message": ""}],
             },
         })
     };
-    let plans = ["Analysing", "RolledBack"].map(|phase| {
+    let plans = ["Analysing", "RolledBack", "Completed"].map(|phase| {
         let mut model = model.clone();
         model.status = Some(serde_json::from_value(status(phase)).unwrap());
         let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -208,7 +217,7 @@ fn observed(model: &InferenceModel, pool: InferencePool) -> Observed {
     };
     let target = revision_name(model, &pool, &installation());
     Observed {
-        claims: vec![Claim { created: None, model: "tiny".into(), replicas: model.spec.replicas }],
+        claims: vec![Claim { created: None, model: "tiny".into(), replicas: model.spec.replicas, kept: 0 }],
         deployments: vec![deployment("tiny-a"), deployment(&target)],
         pool: (model.spec.pool_ref.name == "cpu").then_some(pool),
         ..Default::default()
@@ -273,7 +282,8 @@ fn models() -> Vec<Value> {
                 {"weightPercent": 50},
             ],
             "capacityDeadlineSeconds": 100, "loadDeadlineSeconds": 100, "warmupSeconds": 10,
-            "progressDeadlineSeconds": 100, "retryToken": "again",
+            "progressDeadlineSeconds": 100, "retryToken": "again", "capacityStrategy": "Surge",
+            "rollbackWindowSeconds": 4000,
             "action": {"command": "Pause", "revision": "tiny-x", "id": "1"},
             "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20},
                          "method": "GroupSequential", "expectedRequests": 5_000,

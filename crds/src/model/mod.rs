@@ -18,13 +18,13 @@ pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use rollout::{
-    AnalysisMethod, AnalysisMode, AnalysisPolicy, ConfigMapRef, GoldenPrompts, InconclusivePolicy,
-    KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep, RolloutStrategy, StepGate,
-    StickyKey, TolerancePolicy, TrafficPolicy, UnderpoweredPolicy,
+    AnalysisMethod, AnalysisMode, AnalysisPolicy, CapacityStrategy, ConfigMapRef, GoldenPrompts,
+    InconclusivePolicy, KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep,
+    RolloutStrategy, StepGate, StickyKey, TolerancePolicy, TrafficPolicy, UnderpoweredPolicy,
 };
 pub use status::{
     Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus,
-    CanaryCourse, CanaryPhase, CapacityStrategy, ColdStart, DrainingPod, FailedRevision,
+    CanaryCourse, CanaryPhase, ChosenCapacity, ColdStart, DrainingPod, FailedRevision, FormerRevision,
     InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
     RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds, Summary,
 };

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.traffic) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.traffic splits traffic with a canary; set spec.rollout.strategy to Canary, or leave traffic out"))]
 #[x_kube(validation = Rule::new("!has(self.analysis) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.analysis judges a canary; set spec.rollout.strategy to Canary, or leave analysis out"))]
-#[x_kube(validation = Rule::new("!(has(self.steps) || has(self.action) || has(self.retryToken) || has(self.capacityDeadlineSeconds) || has(self.loadDeadlineSeconds) || has(self.warmupSeconds) || has(self.progressDeadlineSeconds)) || (has(self.strategy) && self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))").message("spec.rollout: steps, action, retryToken, warmupSeconds and deadlines are for a canary that the operator drives; set strategy to Canary and leave traffic.canaryPercent out, with which you drive it yourself"))]
+#[x_kube(validation = Rule::new("!(has(self.steps) || has(self.warmupSeconds) || has(self.capacityStrategy) || has(self.capacityDeadlineSeconds) || has(self.rollbackWindowSeconds)) || (has(self.strategy) && self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))").message("spec.rollout: steps, warmupSeconds, capacityStrategy, capacityDeadlineSeconds and rollbackWindowSeconds are for a canary that the operator drives; set strategy to Canary and leave traffic.canaryPercent out, with which you drive it yourself"))]
+#[x_kube(validation = Rule::new("!(has(self.action) || has(self.retryToken) || has(self.loadDeadlineSeconds) || has(self.progressDeadlineSeconds)) || (has(self.strategy) && (self.strategy == 'Recreate' || (self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))))").message("spec.rollout: action, retryToken, loadDeadlineSeconds and progressDeadlineSeconds are for strategy Recreate and for a canary that the operator drives; set strategy to one of them and leave traffic.canaryPercent out, with which you drive it yourself"))]
 #[x_kube(validation = Rule::new("!(has(self.traffic) && has(self.traffic.canaryPercent) && has(self.analysis)) || !((has(self.analysis.mode) && self.analysis.mode == 'Enforce') || has(self.analysis.inconclusivePolicy) || has(self.analysis.underpoweredPolicy))").message("spec.rollout.analysis: mode Enforce, inconclusivePolicy and underpoweredPolicy are for a canary that the operator drives; leave them out, or traffic.canaryPercent"))]
 pub struct RolloutPolicy {
     /// How.
@@ -31,6 +32,9 @@ pub struct RolloutPolicy {
     /// Questions with known answers that a new revision must pass before it gets its first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub golden_prompts: Option<GoldenPrompts>,
+    /// Where the canary's pods find room; status.rollout.capacityStrategy is what was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_strategy: Option<CapacityStrategy>,
     /// How long the canary may wait for room, which spec.limits.maxReplicas of the pool sets. Default: 1800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
@@ -47,6 +51,12 @@ pub struct RolloutPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 604_800))]
     pub progress_deadline_seconds: Option<i32>,
+    /// How long after a promotion the pods of the revision before stay without traffic: a spec that goes back to it in
+    /// this time gets it at once, without a canary. They stay only beside all pods of the new one, and whoever needs
+    /// their room has it; status.rollout.former names them. 0: they go at once. Default: 600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub rollback_window_seconds: Option<i32>,
     /// Any text. Another one lets a revision that has failed be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -246,8 +256,9 @@ pub enum UnderpoweredPolicy {
 }
 
 /// `BlueGreen`: when the new revision is complete and proven, it gets all traffic and the old one goes. `Canary`: it
-/// runs beside the old one, gets more and more of the traffic, and is judged; a worse one goes back by itself. Default:
-/// `BlueGreen`.
+/// runs beside the old one, gets more and more of the traffic, and is judged; a worse one goes back by itself.
+/// `Recreate`: the old one ends before the new one begins, for a device that holds one of them only; requests wait at
+/// the gateway meanwhile, and a new one that cannot start makes room for the old one again. Default: `BlueGreen`.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RolloutStrategy {
     /// All traffic at once.
@@ -255,6 +266,26 @@ pub enum RolloutStrategy {
     BlueGreen,
     /// A growing share of the traffic.
     Canary,
+    /// All traffic at once, after a gap.
+    Recreate,
+}
+
+/// Where the pods of a canary that the operator drives find room. `Surge`: beside all stable pods. `InPlace`: stable
+/// pods give up their places, at least one, and the canary's share stays within its part of the pods; going back takes
+/// one start. `Recreate`: all stable pods end before the canary begins; requests wait at the gateway, nothing is
+/// compared, and the canary gets everything with its first token. `Auto`: Surge where there is room, else InPlace if
+/// spec.autoscaling knows the load and the other pods carry it at 90% of what they can. Default: Auto.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum CapacityStrategy {
+    /// Surge, else InPlace; never Recreate.
+    #[default]
+    Auto,
+    /// Beside all stable pods.
+    Surge,
+    /// In the place of some stable pods.
+    InPlace,
+    /// After all stable pods have ended.
+    Recreate,
 }
 
 /// Who gets the canary.

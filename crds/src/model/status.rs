@@ -186,6 +186,16 @@ pub struct RolloutStatus {
     /// How many steps there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<i32>,
+    /// Where the pods of the canary find room that the operator drives, or did when it was promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_strategy: Option<ChosenCapacity>,
+    /// The revision before, while its pods stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<FormerRevision>,
+    /// What a return to the revision before costs: 0 while its pods run, else the seconds that a start takes, which is
+    /// the median of the recent ones. Nothing when no start was measured, or nothing is there to return to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_seconds: Option<i32>,
     /// Where the canary stands that the operator drives: with it, another operator goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub course: Option<CanaryCourse>,
@@ -241,9 +251,6 @@ pub struct CanaryCourse {
     /// Since when the step has had its share and its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_since: Option<Time>,
-    /// Where its pods find room.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub capacity_strategy: Option<CapacityStrategy>,
     /// Pods beyond what the step needs.
     #[serde(default)]
     pub extra_pods: i32,
@@ -294,11 +301,25 @@ pub enum CanaryPhase {
     Killed,
 }
 
-/// Where canary pods find room.
+/// Where canary pods have found room.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum CapacityStrategy {
+pub enum ChosenCapacity {
     /// Beside all stable pods.
     Surge,
+    /// In the place of some stable pods.
+    InPlace,
+    /// After all stable pods have ended.
+    Recreate,
+}
+
+/// A revision that was promoted over, and whose pods stay without traffic.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerRevision {
+    /// Its name.
+    pub revision: String,
+    /// Until when: spec.rollout.rollbackWindowSeconds after the promotion.
+    pub until: Time,
 }
 
 /// A revision that is not tried again by itself.

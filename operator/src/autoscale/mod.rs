@@ -15,14 +15,16 @@ pub mod tell;
 use std::collections::BTreeSet;
 
 use crds::model::{
-    AutoscalingMode, AutoscalingPolicy, AutoscalingStatus, InferenceModel, InferenceModelSpec, PodMeasure,
+    AutoscalingMode, AutoscalingPolicy, AutoscalingStatus, ChosenCapacity, InferenceModel,
+    InferenceModelSpec, PodMeasure,
 };
 use crds::pool::InferencePool;
-use judgement::autoscale::{Millis, PodModel, Policy, ScheduleBounds};
+use judgement::autoscale::{Limit, Millis, PodModel, Policy, ScheduleBounds};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use crate::autoscale::tell::Seen;
 use crate::capacity::{Claim, allot};
 use crate::conduct::conducts;
 use crate::load::Standing;
@@ -30,11 +32,14 @@ use crate::objects::REVISION_LABEL;
 use crate::plan::Observed;
 use crate::pod::{self, Reading, Stage};
 use crate::problem::Reason;
-use crate::revision::revisions;
+use crate::revision::{Revision, revisions};
 use crate::start;
 
 /// A start takes this long as long as none has been measured.
 const LOAD_MS: u64 = 60_000;
+/// After a start of the operator all gateways and pods must have reported, and a minute and a half been seen: the time
+/// for which nothing is scaled down either.
+const KNOWN_AFTER_MS: u64 = 120_000;
 /// Nearest rank of the starts that the rule reckons with.
 const LOAD_PERCENT: usize = 90;
 /// A pod that nobody has measured: a small model on a fast device.
@@ -122,6 +127,19 @@ pub fn asked(model: &InferenceModel, desired: Option<u32>, now: Timestamp) -> i3
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
+/// Pods' worth of work that arrives, or has in 97% of the replayed time, whichever is more. Nobody knows before pods
+/// were measured, while somebody is silent, and shortly after a start.
+pub fn demand(model: &InferenceModel, seen: Option<&Seen>) -> Option<f64> {
+    let Seen { look, now_ms } = seen?;
+    let figures = &look.decision.figures;
+    let demand = figures.demand.max(figures.high);
+    let was_measured = status(model).and_then(|status| status.pod).is_some_and(|pod| pod.is_measured);
+    let is_measured = look.is_measured || was_measured || demand <= 0.0;
+    let has_begun = now_ms.since(look.decision.inputs.current.started_at) >= KNOWN_AFTER_MS;
+    let is_fresh = !look.decision.limits.contains(&Limit::Stale);
+    (is_measured && has_begun && is_fresh).then_some(demand)
+}
+
 fn status(model: &InferenceModel) -> Option<&AutoscalingStatus> {
     model.status.as_ref()?.autoscaling.as_ref()
 }
@@ -206,12 +224,14 @@ pub fn standing(
     })
 }
 
-/// The revision that serves, or is to; without the pods that drain: they serve nobody new.
+/// The revision that serves, or is to; with it the one that takes its place pod by pod, or after it. Without the pods
+/// that drain: they serve nobody new.
 struct Serving {
     told: u32,
     ready: u32,
     readings: Vec<Reading>,
     last_ready_at: Option<Timestamp>,
+    is_replaced: bool,
 }
 
 impl Serving {
@@ -219,10 +239,13 @@ impl Serving {
         let all = revisions(model, &observed.deployments);
         let named = |name: &str| all.iter().find(|revision| revision.name == name);
         let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
+        let successor = successor(model);
         let revision = stable.and_then(named).or_else(|| named(target));
+        let serving: Vec<&Revision> =
+            revision.into_iter().chain(successor.and_then(|successor| named(successor))).collect();
         let is_of = |pod: &&Pod| {
             let label = pod.labels().get(REVISION_LABEL);
-            !pod::is_leaving(pod) && revision.is_some_and(|revision| label == Some(&revision.name))
+            !pod::is_leaving(pod) && serving.iter().any(|revision| label == Some(&revision.name))
         };
         let draining = model.status.as_ref().map(|status| status.draining.as_slice()).unwrap_or_default();
         let is_draining = |pod: &&Pod| draining.iter().any(|draining| draining.pod == pod.name_any());
@@ -232,15 +255,18 @@ impl Serving {
             let ready = pod::condition(pod, "Ready").filter(|_| pod::is_ready(pod))?;
             Some(ready.last_transition_time.as_ref()?.0)
         };
-        let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let sum = |count: fn(&Revision) -> i32| -> u32 {
+            serving.iter().map(|revision| u32::try_from(count(revision)).unwrap_or(0)).sum()
+        };
         let less = |all: u32, gone: usize| all.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
         let gone_ready = gone.iter().filter(|pod| pod::is_ready(pod)).count();
-        let told = count(revision.map(|revision| revision.replicas_told));
+        let told = sum(|revision| revision.replicas_told);
         // Pods beyond what the Deployment is told are about to be deleted: it does not count them any more.
         let beyond = (gone.len() + pods.len()).saturating_sub(usize::try_from(told).unwrap_or(usize::MAX));
         Self {
             told: less(told, gone.len().saturating_sub(beyond)),
-            ready: less(count(revision.map(|revision| revision.ready)), gone_ready),
+            ready: less(sum(|revision| revision.ready), gone_ready),
+            is_replaced: successor.is_some(),
             readings: pods.iter().map(|pod| pod::read(pod, report(pod), pool)).collect(),
             last_ready_at: pods.iter().filter_map(became_ready).max(),
         }
@@ -257,7 +283,7 @@ impl Serving {
                 .is_some_and(|at| now.as_second() - at.as_second() < i64::from(idle_seconds));
         // A canary that the operator drives waits while the model sleeps: there is nothing to compare it with.
         let has_to_prove = stable.is_none() || (stable != Some(target) && !conducts(&model.spec));
-        has_to_prove || is_starting || has_just_come
+        has_to_prove || is_starting || has_just_come || self.is_replaced
     }
 
     fn has_failed(&self) -> bool {
@@ -271,6 +297,13 @@ impl Serving {
         };
         self.readings.iter().filter(is_unplaced).count()
     }
+}
+
+/// The canary whose pods take the place of stable ones: both together are what was asked for.
+fn successor(model: &InferenceModel) -> Option<&str> {
+    let status = model.status.as_ref()?;
+    let strategy = status.rollout.as_ref()?.capacity_strategy?;
+    status.canary_revision.as_deref().filter(|_| strategy != ChosenCapacity::Surge)
 }
 
 /// Pods for which there is room: what the pool grants, and one more than the scheduler could place. While none has ever

@@ -2,7 +2,7 @@
 
 use crds::model::{InferenceModel, InferenceModelSpec, RolloutAction, RolloutCommand};
 use judgement::rollout::{
-    Action, Capacity, Command, Facts, KillSwitch, Outcome, Phase, Reason as Finding, State, Verdict,
+    Action, Command, Facts, KillSwitch, Outcome, Phase, Reason as Finding, State, Verdict,
 };
 
 use super::{Scene, find, is_enforced, room};
@@ -53,14 +53,7 @@ pub(super) fn facts(
             crds::model::KillSwitch::Rollout => KillSwitch::Rollout,
             crds::model::KillSwitch::Model => KillSwitch::Model,
         },
-        capacity: Capacity {
-            spare_pods: room(scene).map(count),
-            fleet_pods: count(scene.fleet),
-            // Canary pods run beside all stable pods or not at all.
-            demand_pods: f64::from(scene.fleet),
-            fits_beside: false,
-            allows_recreate: false,
-        },
+        capacity: room::capacity(room::wish(spec), before, scene),
         canary_ready: ready,
         canary_pods: u32::try_from(scene.canary_pods).unwrap_or(u32::MAX),
         canary_refusal: refusal(scene, before),
@@ -125,11 +118,11 @@ fn lasting(reading: &Reading) -> Option<&Problem> {
     })
 }
 
-/// A deadline says that something did not happen; what hindered the pods says why.
-pub(super) fn name_cause(state: &mut State, scene: &Scene<'_>) {
+/// A deadline says that something did not happen; what hindered the pods, or was in their place, says why.
+pub(super) fn name_cause(state: &mut State, scene: &Scene<'_>, obstacle: Option<String>) {
     let problem = scene.readings.iter().find_map(|reading| reading.problem.as_ref());
     let refused = || find(scene, scene.target)?.refusal.clone();
-    let cause = problem.map(|problem| problem.message.clone()).or_else(refused);
+    let cause = obstacle.or_else(|| problem.map(|problem| problem.message.clone())).or_else(refused);
     if let Some(cause) =
         cause.filter(|cause| state.ending == Phase::Aborted && !state.message.contains(cause))
     {

@@ -2,30 +2,33 @@
 //! answer means for the pods of both revisions. Pure.
 //!
 //! In reading order: `declared` (what the spec says of a rollout), `stored` (where it stands, to and from the status),
-//! `facts` (what is true now), and here the next stand of it and who gets which pods.
+//! `facts` (what is true now), `room` (who gets which pods), `former` (whose pods stay after a promotion), and
+//! here the next stand of it.
 //!
 //! A model without pods has nothing to compare with: its rollout waits, and begins anew when the model serves again. A
 //! stable revision that cannot start is nothing to compare with either: then the new one takes over as with `BlueGreen`.
 
 mod declared;
 mod facts;
+mod former;
+mod room;
 mod stored;
 
 use crds::model::{
     AnalysisMode, FailedRevision, InferenceModel, InferenceModelSpec, RolloutAction, RolloutStrategy,
 };
-use judgement::rollout::{Phase, Plan, State, advance};
+use judgement::rollout::{Phase, Plan, State, Strategy, advance};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::golden;
 use crate::plan::Proof;
 use crate::pod::Reading;
-use crate::problem::Reason;
 use crate::revision::Revision;
 use crate::rollout::{self, ALL, Roles, Standing};
 use crate::trial;
 
 pub use declared::{declared, steps};
+pub use former::Former;
 pub use stored::{state, store};
 
 /// What is known of a model when its rollout is looked at.
@@ -39,6 +42,12 @@ pub struct Scene<'seen> {
     pub fleet: i32,
     /// Pods that the pool still has room for, if it has a limit.
     pub spare: Option<i32>,
+    /// The limit.
+    pub replicas_max: Option<i32>,
+    /// Pods' worth of work that arrives, if that is known.
+    pub demand: Option<f64>,
+    /// What a start takes, if that was measured.
+    pub start_seconds: Option<i32>,
     /// Whether the target has given a token and still does.
     pub is_proven: bool,
     /// What came of asking one of the target's pods for a token.
@@ -47,6 +56,8 @@ pub struct Scene<'seen> {
     pub golden: Option<&'seen golden::standing::Standing>,
     /// The target's pods.
     pub readings: &'seen [Reading],
+    /// Pods of the stable revision, those that leave included.
+    pub stable_pods: usize,
     /// Whether a pod of the stable revision says that it cannot start.
     pub is_stable_failing: bool,
     /// Pods of the canary that stands in the status, those that leave included.
@@ -66,6 +77,12 @@ pub struct Conducted {
     pub target_pods: i32,
     /// Pods that the stable revision is to have.
     pub stable_pods: i32,
+    /// Why there is no room for the target, while there is none.
+    pub obstacle: Option<String>,
+    /// The revision that it was before, while its pods stay.
+    pub former: Option<Former>,
+    /// What a return to the revision before takes: 0 while its pods run.
+    pub rollback_seconds: Option<i32>,
     /// Revisions that are not tried again, with the reasons.
     pub failed: Vec<FailedRevision>,
     /// What lets a revision be tried again.
@@ -78,11 +95,15 @@ pub struct Conducted {
     pub now_ms: u64,
 }
 
-/// Whether the operator drives the canaries of a model.
+/// Whether the operator drives the canaries of a model. Strategy Recreate is a canary without anything to compare with.
 pub fn conducts(spec: &InferenceModelSpec) -> bool {
     let traffic = spec.rollout.as_ref().and_then(|rollout| rollout.traffic.as_ref());
     let is_by_hand = traffic.is_some_and(|traffic| traffic.canary_percent.is_some());
-    rollout::strategy(spec) == RolloutStrategy::Canary && !is_by_hand
+    match rollout::strategy(spec) {
+        RolloutStrategy::BlueGreen => false,
+        RolloutStrategy::Canary => !is_by_hand,
+        RolloutStrategy::Recreate => true,
+    }
 }
 
 /// Whether something follows from a verdict.
@@ -97,11 +118,14 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
     let status = model.status.as_ref().filter(|_| conducts(&model.spec))?;
     let now_ms = stored::millis(now);
     let before = state(status, now_ms)?;
+    let before = former::returned(before, &model.spec, status, scene, now_ms);
     if !has_control(&before, scene) {
         return None;
     }
     let acknowledged = status.rollout.as_ref().and_then(|rollout| rollout.acknowledged_action.clone());
     let command = facts::new_command(&model.spec, acknowledged.as_ref());
+    let known = before.strategy;
+    let before = room::reconsidered(before, room::wish(&model.spec), scene);
     let facts = facts::facts(model, scene, &before, command);
     let declared = declared(&model.spec, before.step);
     let is_asleep = scene.fleet == 0 && before.phase != Phase::RollingBack;
@@ -111,26 +135,58 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
         let next = advance(before.clone(), &declared, &facts, now_ms);
         (settled(next.state, now_ms), next.canary_pods, next.requeue_ms)
     };
+    let obstacle = (state.phase == Phase::CapacityCheck).then(|| room::obstacle(model, scene));
     if before.phase != Phase::RollingBack && state.phase == Phase::RollingBack {
-        facts::name_cause(&mut state, scene);
+        let has_no_room = before.phase == Phase::CapacityCheck;
+        facts::name_cause(&mut state, scene, has_no_room.then(|| room::obstacle(model, scene)));
+    }
+    if state.phase == Phase::Loading && (before.phase != Phase::Loading || before.strategy != known) {
+        warn(&mut state, scene);
     }
     let acknowledged = match command {
         Some(command) if state.acknowledged > before.acknowledged => Some(command.clone()),
         _ => acknowledged,
     };
-    let (target_pods, stable_pods) = pods(&state, scene, canary_pods);
+    let (target_pods, stable_pods) = room::pods((&before, &state), &facts.capacity, scene, canary_pods);
     let failed = stored::failed(status, &state);
+    let former = former::former(&model.spec, status, (&before, &state), scene, now_ms);
+    let rollback_seconds = match &former {
+        Some(_) => Some(0),
+        None => rollback_seconds(&state, scene, stable_pods),
+    };
+    let until = former.as_ref().map_or(u64::MAX, |former| former.until_ms);
     Some(Conducted {
         state,
         declared,
         target_pods,
         stable_pods,
+        obstacle,
+        former,
+        rollback_seconds,
         failed,
         retry_token: facts.retry_token,
         acknowledged,
-        requeue_ms,
+        requeue_ms: requeue_ms.min(until - now_ms),
         now_ms,
     })
+}
+
+/// What the way back costs is told before anybody has to wait for it.
+fn warn(state: &mut State, scene: &Scene<'_>) {
+    if let Some(warning) = state.strategy.and_then(|strategy| room::warning(strategy, scene)) {
+        state.message = warning;
+    }
+}
+
+/// What a return to the revision before takes: nothing while it has all its pods, else a start.
+fn rollback_seconds(state: &State, scene: &Scene<'_>, stable_pods: i32) -> Option<i32> {
+    match state.phase {
+        Phase::Completed => scene.start_seconds,
+        Phase::CapacityCheck => None,
+        phase if phase.is_running() && stable_pods >= scene.fleet => Some(0),
+        phase if phase.is_running() => scene.start_seconds,
+        _ => None,
+    }
 }
 
 /// Whether there is, or was when the canary began, a stable revision to compare with.
@@ -158,48 +214,6 @@ fn alone(state: State, now_ms: u64) -> State {
     State { failed: state.failed, acknowledged: state.acknowledged, ..new }
 }
 
-/// Pods of the target and of the stable revision. Where room is short, stable pods make room for a promoted revision as
-/// it grows; and a pod that no node can take is not taken away, so that it is there when room comes.
-fn pods(state: &State, scene: &Scene<'_>, canary_pods: u32) -> (i32, i32) {
-    if state.stable == scene.target {
-        return (scene.fleet, scene.fleet);
-    }
-    if state.canary.as_deref() != Some(scene.target) || canary_pods == 0 {
-        return (0, scene.fleet);
-    }
-    let (told, ready) =
-        find(scene, scene.target).map_or((0, 0), |target| (target.replicas_told, target.ready));
-    let stable = find(scene, &state.stable);
-    let (stable_told, stable_now) = stable.map_or((0, 0), |stable| (stable.replicas_told, stable.replicas));
-    let wanted = i32::try_from(canary_pods).unwrap_or(i32::MAX);
-    let pending = if unplaced(scene.readings) > 0 { told } else { 0 };
-    if state.phase != Phase::Promoting {
-        return (wanted.max(pending), scene.fleet);
-    }
-    let needed = (scene.fleet - ready).max(0);
-    match room(scene).filter(|room| *room < scene.fleet) {
-        Some(room) => {
-            let target = scene.fleet.min(scene.fleet + room - stable_now).max(ready);
-            (target.max(pending).max(1), needed)
-        }
-        None => (wanted, stable_told.min(scene.fleet).max(needed)),
-    }
-}
-
-/// Pods beyond the stable ones that there is room for, if that is known: by the pool's limit, or because a canary pod
-/// finds no node.
-fn room(scene: &Scene<'_>) -> Option<i32> {
-    let unplaced = unplaced(scene.readings);
-    let placed = i32::try_from(scene.readings.len() - unplaced).unwrap_or(i32::MAX);
-    [scene.spare, (unplaced > 0).then_some(placed)].into_iter().flatten().min()
-}
-
-/// Pods that no node can take.
-fn unplaced(readings: &[Reading]) -> usize {
-    let problems = readings.iter().filter_map(|reading| reading.problem.as_ref());
-    problems.filter(|problem| problem.reason == Reason::InsufficientCapacity).count()
-}
-
 fn find<'seen>(scene: &Scene<'seen>, name: &str) -> Option<&'seen Revision> {
     scene.revisions.iter().find(|revision| revision.name == name)
 }
@@ -211,7 +225,15 @@ impl Conducted {
         if self.state.stable == target {
             let stable = Some(target);
             let standing = Standing { target, revisions, stable, share: ALL, is_complete, is_proven };
-            return rollout::roles(&standing);
+            let roles = rollout::roles(&standing);
+            if !self.gives_places_back() {
+                return self.with_former(roles, scene);
+            }
+            return Roles {
+                keeper: None,
+                leavers: revisions.iter().filter(|revision| revision.name != target).collect(),
+                ..roles
+            };
         }
         let runs = self.target_pods > 0;
         let stays =
@@ -221,9 +243,33 @@ impl Conducted {
             is_stable: false,
             runs,
             keeper: find(scene, &self.state.stable),
+            former: None,
             weight: i32::from(self.state.weight_basis_points),
             leavers: revisions.iter().filter(|revision| !stays(revision)).collect(),
         }
+    }
+
+    /// Whether the stable pods have ended or are about to, and the target does not serve yet.
+    pub fn is_in_the_gap(&self) -> bool {
+        self.state.phase == Phase::Loading && self.state.strategy == Some(Strategy::Recreate)
+    }
+
+    fn with_former<'seen>(&self, roles: Roles<'seen>, scene: &Scene<'seen>) -> Roles<'seen> {
+        let former = self.former.as_ref().and_then(|former| find(scene, &former.revision));
+        let former = former.filter(|former| roles.leavers.contains(former));
+        let leavers = roles.leavers.iter().copied().filter(|leaver| Some(*leaver) != former).collect();
+        Roles { former, leavers, ..roles }
+    }
+
+    /// Whether the canary has to go before the stable pods can begin again whose places it took.
+    fn gives_places_back(&self) -> bool {
+        let is_beside = matches!(self.state.strategy, None | Some(Strategy::Surge));
+        self.state.phase == Phase::RollingBack && !is_beside
+    }
+
+    /// Whether canary pods run in the place of stable ones.
+    pub fn is_in_place(&self) -> bool {
+        self.state.phase.is_running() && self.state.strategy == Some(Strategy::InPlace)
     }
 
     /// Why `revision` is not tried again, if it is not.

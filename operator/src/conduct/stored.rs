@@ -2,10 +2,8 @@
 //! Times are of the wall clock, in whole seconds. The verdict that ended a rollout stays in its words only, and which
 //! command was obeyed stands beside the state. Pure.
 
-use crds::model::{
-    CanaryCourse, CanaryPhase, CapacityStrategy, FailedRevision, InferenceModelStatus, RolloutStatus,
-};
-use judgement::rollout::{Failed, Phase, State, Strategy};
+use crds::model::{CanaryCourse, CanaryPhase, FailedRevision, InferenceModelStatus, RolloutStatus};
+use judgement::rollout::{Failed, Phase, State};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
@@ -34,7 +32,7 @@ pub fn state(status: &InferenceModelStatus, now_ms: u64) -> Option<State> {
             .weight_basis_points
             .and_then(|weight| u16::try_from(weight).ok())
             .unwrap_or(0),
-        strategy: course.capacity_strategy.map(|CapacityStrategy::Surge| Strategy::Surge),
+        strategy: rollout.capacity_strategy.as_ref().and_then(renamed),
         extra_pods: u32::try_from(course.extra_pods).unwrap_or(0),
         hold_since_ms: course.hold_since.as_ref().map(|time| millis(time.0)),
         steps_back: u8::try_from(course.steps_back).unwrap_or(0),
@@ -54,12 +52,12 @@ pub fn store(rollout: &mut RolloutStatus, state: &State) {
     }
     rollout.step = i32::try_from(state.step + 1).ok();
     rollout.weight_basis_points = state.canary.as_ref().map(|_| i32::from(state.weight_basis_points));
+    rollout.capacity_strategy = state.strategy.as_ref().and_then(renamed);
     rollout.course = Some(CanaryCourse {
         phase: phase(state.phase),
         since: time(state.since_ms),
         message: one_line(&state.message),
         step_since: state.step_since_ms.map(time),
-        capacity_strategy: state.strategy.map(|_| CapacityStrategy::Surge),
         extra_pods: i32::try_from(state.extra_pods).unwrap_or(i32::MAX),
         hold_since: state.hold_since_ms.map(time),
         steps_back: i32::from(state.steps_back),

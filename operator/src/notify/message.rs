@@ -59,10 +59,11 @@ struct Meaning {
 }
 
 /// The first that fits; the last fits everything. A new reason belongs here only if its family does not say it all.
-const MEANINGS: [Meaning; 8] = [
+const MEANINGS: [Meaning; 9] = [
     meaning("CanaryVerdict", NotificationEvent::Verdict, Effect::Closes),
     meaning("CanaryWeight", NotificationEvent::Rollout, Effect::Tells),
     meaning("CanaryStep", NotificationEvent::Rollout, Effect::Tells),
+    meaning("CanaryCapacity", NotificationEvent::Rollout, Effect::Tells),
     // CanaryRemoved, CanaryPromoted, and as warnings CanaryPaused and CanaryRolledBack.
     meaning("Canary", NotificationEvent::Rollout, Effect::Closes),
     // RolloutStarted: somebody tries again; RolloutFinished.

@@ -269,11 +269,16 @@ fn roll(
     let golden = golden::standing::standing(model, observed.golden.as_ref(), target);
     let readings = readings(model, observed, pool, target);
     let is_proven = is_proven(model, observed, target) && may_serve(model, golden.as_ref(), target);
+    let cold_start = cold_start(model, observed);
     let scene = Scene {
         target,
         revisions: &all,
         fleet: wanted,
         spare: replicas_max.map(|max| spare(observed, model, asked, max)),
+        replicas_max,
+        demand: autoscale::demand(model, seen),
+        start_seconds: start_seconds(cold_start.as_ref()),
+        stable_pods: stable.map_or(0, |stable| running_pods(observed, stable)),
         is_proven,
         proof: proof(observed, target, Route::Pod),
         golden: golden.as_ref(),
@@ -322,7 +327,7 @@ fn roll(
         conducted: conducted.as_ref(),
         readings: &readings,
         opened: opened(observed, target),
-        cold_start: cold_start(model, observed),
+        cold_start,
         gateway_proof: None,
         pod_proof: scene.proof,
         is_probing: observed.is_probing,
@@ -340,12 +345,7 @@ fn roll(
         deployment: roles
             .runs
             .then(|| objects::deployment(model, pool, installation, target, drain.replicas)),
-        scale: roles
-            .keeper
-            .filter(|keeper| keeper.replicas_told != stable_pods)
-            .map(|keeper| (keeper.name.clone(), stable_pods))
-            .into_iter()
-            .collect(),
+        scale: scaled(&roles, stable_pods, wanted),
         marks: drain.marks,
         prune: roles.leavers.iter().map(|leaver| leaver.name.clone()).collect(),
         prune_services: unneeded_services(model, observed, target, &roles),
@@ -376,11 +376,27 @@ fn drained(
     drain(&members, wanted, before, drain::deadline(model, pool), now)
 }
 
-/// Pods that the pool's limit leaves beyond what all its models have.
+/// Pods that the pool's limit leaves beyond what all its models have, and beyond those of former revisions that stay for
+/// other models.
 fn spare(observed: &Observed, model: &InferenceModel, asked: i32, replicas_max: i32) -> i32 {
-    let claims = claims_with(&observed.claims, &model.name_any(), asked);
-    let claimed: i32 = claims.iter().map(|claim| claim.replicas).fold(0, i32::saturating_add);
-    (replicas_max - claimed).max(0)
+    let name = model.name_any();
+    let claims = claims_with(&observed.claims, &name, asked);
+    let taken = claims.iter().map(|claim| {
+        let kept = if claim.model == name { 0 } else { claim.kept };
+        claim.replicas.saturating_add(kept)
+    });
+    (replicas_max - taken.fold(0, i32::saturating_add)).max(0)
+}
+
+/// Pods of the revision that still hold memory and devices, those that leave included.
+fn running_pods(observed: &Observed, revision: &str) -> usize {
+    let is_of_it = |pod: &&Pod| pod.labels().get(REVISION_LABEL).is_some_and(|label| label == revision);
+    observed.pods.iter().filter(is_of_it).filter(|pod| !pod::has_ended(pod)).count()
+}
+
+/// What a start takes: the median of those that were measured.
+fn start_seconds(history: Option<&ColdStart>) -> Option<i32> {
+    history.map(|history| history.p50_total_seconds).filter(|seconds| *seconds > 0)
 }
 
 /// Whether a pod of the revision says that it cannot go on.
@@ -398,7 +414,16 @@ fn canary_pods(model: &InferenceModel, observed: &Observed) -> usize {
 
 /// Names of the revisions that stay.
 fn staying<'names>(target: &'names str, roles: &'names Roles<'_>) -> impl Iterator<Item = &'names str> {
-    roles.runs.then_some(target).into_iter().chain(roles.keeper.map(|keeper| keeper.name.as_str()))
+    let others = roles.keeper.into_iter().chain(roles.former);
+    roles.runs.then_some(target).into_iter().chain(others.map(|other| other.name.as_str()))
+}
+
+/// Revisions beside the target that are to have another number of pods.
+fn scaled(roles: &Roles<'_>, stable_pods: i32, former_pods: i32) -> Vec<(String, i32)> {
+    let keeper = roles.keeper.map(|keeper| (keeper, stable_pods));
+    let others = keeper.into_iter().chain(roles.former.map(|former| (former, former_pods)));
+    let changed = others.filter(|(revision, pods)| revision.replicas_told != *pods);
+    changed.map(|(revision, pods)| (revision.name.clone(), pods)).collect()
 }
 
 /// Services of revisions that go or have gone.

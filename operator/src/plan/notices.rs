@@ -1,6 +1,6 @@
 //! What has changed between the last status and this one that people should be told. Pure.
 
-use crds::model::{CanaryPhase, InferenceModel, InferenceModelStatus};
+use crds::model::{CanaryPhase, ChosenCapacity, InferenceModel, InferenceModelStatus};
 
 use super::Notice;
 use crate::autoscale::tell;
@@ -13,8 +13,10 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
     let before = model.status.clone().unwrap_or_default();
     let changes = [
         started(&before, status),
+        warned(&before, status),
         weighed(&before, status),
         finished(model, &before, status),
+        parted(&before, status),
         removed(&before, status),
         paused(&before, status),
         alarm(&before, status),
@@ -31,8 +33,26 @@ fn notice(reason: &str, message: String) -> Notice {
 
 fn started(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
     let (target, stable) = (status.target_revision.as_ref()?, status.stable_revision.as_ref()?);
+    let strategy = status.rollout.as_ref().and_then(|rollout| rollout.capacity_strategy);
+    let how = match strategy {
+        Some(ChosenCapacity::Recreate) => "starts when the pods of",
+        _ => "starts beside",
+    };
+    let end = if strategy == Some(ChosenCapacity::Recreate) { " have ended" } else { "" };
     (before.target_revision.as_ref() != Some(target))
-        .then(|| notice("RolloutStarted", format!("revision {target} starts beside {stable}")))
+        .then(|| notice("RolloutStarted", format!("revision {target} {how} {stable}{end}")))
+}
+
+/// Pods of the stable revision end for the canary's: what that means for a way back is told before.
+fn warned(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let makes_room = |status: &InferenceModelStatus| {
+        let strategy = status.rollout.as_ref()?.capacity_strategy?;
+        let canary = status.canary_revision.clone()?;
+        (strategy != ChosenCapacity::Surge).then_some((canary, strategy))
+    };
+    let (canary, _) = makes_room(status).filter(|now| makes_room(before).as_ref() != Some(now))?;
+    let message = &status.rollout.as_ref()?.course.as_ref()?.message;
+    Some(notice("CanaryCapacity", format!("canary {canary}: {message}")))
 }
 
 fn weighed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
@@ -56,11 +76,34 @@ fn finished(
     let stable = status.stable_revision.as_ref()?;
     (before.stable_revision.as_ref() != Some(stable)).then(|| {
         let message = match &before.stable_revision {
-            Some(old) => format!("revision {stable} serves; {old} is removed"),
+            Some(old) => format!("revision {stable} serves; {}", replaced(old, status)),
             None => format!("revision {stable} serves at {}", objects::base_url(model)),
         };
         notice("RolloutFinished", message)
     })
+}
+
+/// What becomes of the revision before, and what a return to it costs.
+fn replaced(old: &str, status: &InferenceModelStatus) -> String {
+    let rollout = status.rollout.as_ref();
+    match rollout.and_then(|rollout| rollout.former.as_ref()) {
+        Some(former) => format!("the pods of {old} stay without traffic until {}", former.until.0),
+        None => match rollout.and_then(|rollout| rollout.rollback_seconds) {
+            Some(seconds) => {
+                format!("{old} is removed, and a return to it takes one start (about {seconds} s)")
+            }
+            None => format!("{old} is removed"),
+        },
+    }
+}
+
+/// The pods of a former revision have stayed for long enough, or others need their room.
+fn parted(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let former =
+        |status: &InferenceModelStatus| Some(status.rollout.as_ref()?.former.as_ref()?.revision.clone());
+    let gone = former(before).filter(|_| former(status).is_none())?;
+    (before.stable_revision == status.stable_revision)
+        .then(|| notice("RolloutSettled", format!("the pods of revision {gone} are removed")))
 }
 
 /// The spec went back to the stable revision, or on to a third one.

@@ -13,6 +13,7 @@ pub(super) fn progress(model: &InferenceModel, situation: &Situation<'_>, conduc
     let state = &conducted.state;
     let share = |phase, how: &str| shared(model, situation, conducted, phase, how);
     match state.phase {
+        Phase::Loading if conducted.is_in_the_gap() => in_the_gap(situation),
         Phase::Loading if situation.is_complete => unproven(situation),
         Phase::Loading => starting(situation),
         Phase::Warmup => warming(model, situation),
@@ -27,6 +28,29 @@ pub(super) fn progress(model: &InferenceModel, situation: &Situation<'_>, conduc
             Some(failed) => ended(situation, state.phase, failed.ending, &failed.message),
             None => waiting(model, situation, conducted),
         },
+    }
+}
+
+/// Nobody serves before it does. What hinders its pods now is not final, so nobody who waits is turned away for it.
+fn in_the_gap(situation: &Situation<'_>) -> Progress {
+    if situation.target_pods == 0 {
+        return Progress {
+            phase: RolloutPhase::Scheduling,
+            summary: "waits for the old pods to end".to_owned(),
+            ready: Verdict::no(
+                Reason::Scheduling,
+                format!(
+                    "revision {} starts when the pods of {} have ended",
+                    situation.target,
+                    situation.spokesman()
+                ),
+            ),
+        };
+    }
+    let progress = if situation.is_complete { unproven(situation) } else { starting(situation) };
+    match progress.phase {
+        RolloutPhase::Failed => Progress { phase: RolloutPhase::Starting, ..progress },
+        _ => progress,
     }
 }
 
@@ -115,14 +139,8 @@ fn waiting(model: &InferenceModel, situation: &Situation<'_>, conducted: &Conduc
             ready: Verdict::no(Reason::RolloutKilled, keeps_serving(message, situation.roles.keeper)),
         };
     }
-    let message = match situation.replicas_max {
-        Some(max) if conducted.state.phase == Phase::CapacityCheck => format!(
-            "no room for a canary pod: spec.limits.maxReplicas of pool {} is {max} for all its models together; raise \
-             it, or lower spec.replicas",
-            model.spec.pool_ref.name
-        ),
-        _ => format!("the canary of revision {} begins", situation.target),
-    };
+    let begins = || format!("the canary of revision {} begins", situation.target);
+    let message = conducted.obstacle.clone().unwrap_or_else(begins);
     Progress {
         phase: RolloutPhase::CapacityCheck,
         summary: "looks for room".to_owned(),

@@ -4,6 +4,7 @@ use crds::model::{InferenceModel, ModelFacts, Placement};
 use crds::report::OpenedModel;
 
 use super::Situation;
+use crate::conduct::Conducted;
 use crate::problem::one_line;
 use crate::revision::Revision;
 
@@ -43,7 +44,9 @@ pub(super) fn revision_summary(situation: &Situation<'_>, stable: Option<&str>) 
 /// Ready and asked-for replicas.
 pub(super) fn replicas_summary(model: &InferenceModel, situation: &Situation<'_>) -> String {
     let of = |revision: Option<&Revision>| revision.map_or(0, |revision| revision.ready);
-    let serving = of(situation.current).max(of(situation.roles.keeper));
+    let (current, keeper) = (of(situation.current), of(situation.roles.keeper));
+    let is_in_place = situation.conducted.is_some_and(Conducted::is_in_place);
+    let serving = if is_in_place { current + keeper } else { current.max(keeper) };
     let asked = if model.spec.suspend == Some(true) { 0 } else { situation.asked };
     format!("{serving}/{asked}")
 }

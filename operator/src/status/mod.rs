@@ -8,8 +8,8 @@ mod facts;
 mod progress;
 
 use crds::model::{
-    AnalysisStatus, ColdStart, DrainingPod, InferenceModel, InferenceModelStatus, RolloutPhase,
-    RolloutStatus, RolloutStrategy, Summary,
+    AnalysisStatus, ColdStart, DrainingPod, FormerRevision, InferenceModel, InferenceModelStatus,
+    RolloutPhase, RolloutStatus, RolloutStrategy, Summary,
 };
 use crds::report::OpenedModel;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::autoscale;
 use crate::autoscale::tell::{self, Seen};
-use crate::conduct::{self, Conducted, conducts};
+use crate::conduct::{self, Conducted, Former, conducts};
 use crate::golden;
 use crate::objects;
 use crate::plan::Proof;
@@ -217,6 +217,9 @@ fn pending() -> RolloutStatus {
         shadow: None,
         step: None,
         steps: None,
+        capacity_strategy: None,
+        former: None,
+        rollback_seconds: None,
         course: None,
         failed_revisions: Vec::new(),
         acknowledged_action: None,
@@ -299,16 +302,25 @@ fn of_canary(model: &InferenceModel, situation: &Situation<'_>) -> RolloutStatus
     let Some(conducted) = situation.conducted else {
         let before = model.status.as_ref().and_then(|status| status.rollout.clone());
         let before = before.filter(|_| conducts(&model.spec)).unwrap_or_else(pending);
-        return RolloutStatus { step: None, steps: None, course: None, ..before };
+        let RolloutStatus { failed_revisions, acknowledged_action, .. } = before;
+        return RolloutStatus { failed_revisions, acknowledged_action, ..pending() };
     };
     let mut rollout = RolloutStatus {
         failed_revisions: conducted.failed.clone(),
         acknowledged_action: conducted.acknowledged.clone(),
+        former: conducted.former.as_ref().map(told),
+        rollback_seconds: conducted.rollback_seconds,
         ..pending()
     };
     conduct::store(&mut rollout, &conducted.state);
     rollout.steps = rollout.step.and_then(|_| i32::try_from(conducted.declared.steps.len()).ok());
     rollout
+}
+
+fn told(former: &Former) -> FormerRevision {
+    let until = i64::try_from(former.until_ms / 1_000).ok();
+    let until = until.and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(Timestamp::MAX);
+    FormerRevision { revision: former.revision.clone(), until: Time(until) }
 }
 
 /// The verdict on `canary`; what was found of one that has gone stays while its revision is asked for.

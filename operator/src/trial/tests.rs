@@ -330,7 +330,7 @@ fn conversations_of_a_moment_in_which_no_canary_pod_was_ready_do_not_count() {
         trials.hear_gateway(&gateway_report("g", 100_000 + at, stable, 0), START + at);
         trials.with(|models| {
             let trial = models.get_mut(&key()).unwrap();
-            trial.observation(Some(START + at - 2_000), START + at).new_conversations.control
+            trial.observation(Some(START + at - 2_000), false, START + at).new_conversations.control
         })
     };
     count(10_000, standing(5_000), 0);

@@ -1,190 +1,16 @@
 //! Canaries that the operator drives: turn after turn of planning, carrying out, and time that passes.
 
-use std::collections::BTreeMap;
-
-use crds::model::{
-    CanaryCourse, CanaryPhase, InferenceModel, InferenceModelStatus, KillSwitch, RolloutPhase, RolloutStatus,
-};
-use judgement::rollout::{Outcome, Reason, State, Verdict};
+use crds::model::{CanaryPhase, InferenceModelStatus, KillSwitch, RolloutPhase, RolloutStatus};
+use judgement::rollout::{Outcome, Reason, State};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use operator::conduct;
-use operator::plan::{Plan, Route, plan};
-use operator::trial::tell::Seen;
+use operator::plan::Route;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::scene::*;
-
-/// A model with so many pods and canaries by default steps; `changes` are to `spec.rollout`.
-fn driven(replicas: i32, changes: Value) -> InferenceModel {
-    let mut rollout = json!({"strategy": "Canary", "warmupSeconds": 10});
-    for (key, value) in changes.as_object().unwrap() {
-        rollout[key] = value.clone();
-    }
-    model(json!({"replicas": replicas, "rollout": rollout}))
-}
-
-fn with_alias(mut model: InferenceModel, alias: &str) -> InferenceModel {
-    model.spec.aliases = vec![alias.to_owned()];
-    model
-}
-
-/// A cluster in which everything that is planned is carried out at once.
-struct World {
-    model: InferenceModel,
-    /// Pods that each revision was told to have.
-    told: BTreeMap<String, i32>,
-    /// The revision whose pods do not start, and what they say.
-    failing: Option<(String, &'static str)>,
-    verdict: Option<Outcome>,
-    pool: Value,
-    is_probing: bool,
-    now: i64,
-    plan: Plan,
-}
-
-impl World {
-    /// A revision serves, and another is asked for.
-    fn new(model: InferenceModel) -> Self {
-        let old = revision(&with_alias(model.clone(), "old"));
-        let mut before = model.clone();
-        before.status = Some(serde_json::from_value(stable_status(&old)).unwrap());
-        let plan = scene(before.clone()).plan();
-        let told = [(old, model.spec.replicas)].into();
-        let mut world = Self {
-            model: before,
-            told,
-            failing: None,
-            verdict: None,
-            pool: json!({}),
-            is_probing: true,
-            now: NOW,
-            plan,
-        };
-        world.turn(0);
-        world
-    }
-
-    fn old(&self) -> String {
-        revision(&with_alias(self.model.clone(), "old"))
-    }
-
-    fn target(&self) -> String {
-        revision(&self.model)
-    }
-
-    fn is_failing(&self, name: &str) -> bool {
-        self.failing.as_ref().is_some_and(|(failing, _)| failing == name)
-    }
-
-    fn scene(&self) -> Scene {
-        let mut found = scene(self.model.clone()).in_pool(self.pool.clone());
-        found.observed.is_probing = self.is_probing;
-        for (name, told) in &self.told {
-            let ready = if self.is_failing(name) { 0 } else { *told };
-            found = found.deployment(name, *told, ready);
-            for _ in 0..*told {
-                found = match &self.failing {
-                    Some((failing, reason)) if failing == name => found.failed_pod(name, reason),
-                    _ => found.ready_pod(name),
-                };
-            }
-            if ready > 0 {
-                found = found.proof(name, Route::Pod, 0, true).proof(name, Route::Gateway, 0, true);
-            }
-        }
-        let canary = self.model.status.as_ref().and_then(|status| status.canary_revision.clone());
-        let verdict = self.verdict.map(verdict);
-        found.observed.trial =
-            canary.zip(verdict).map(|(canary, verdict)| Seen { canary, verdict, age_ms: 0 });
-        found
-    }
-
-    /// So many seconds pass; then the operator looks, and what it plans is done.
-    fn turn(&mut self, seconds: i64) -> &mut Self {
-        self.now += seconds;
-        let found = self.scene();
-        let now = Timestamp::from_second(self.now).unwrap();
-        let plan = plan(&found.model, &found.observed, &installation(), now);
-        if let Some(deployment) = &plan.deployment {
-            let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap();
-            self.told.insert(deployment.name_any(), replicas);
-        }
-        for (name, replicas) in &plan.scale {
-            self.told.insert(name.clone(), *replicas);
-        }
-        for name in &plan.prune {
-            self.told.remove(name);
-        }
-        self.model.status = Some(plan.status.clone());
-        self.plan = plan;
-        self
-    }
-
-    /// Turns every two seconds until the phase is `phase`.
-    #[track_caller]
-    fn until(&mut self, phase: RolloutPhase) -> &mut Self {
-        for _ in 0..10_000 {
-            if self.phase() == phase {
-                return self;
-            }
-            self.turn(2);
-        }
-        panic!("{phase:?} never comes: {:#?}", self.plan.status);
-    }
-
-    fn rollout(&self) -> &RolloutStatus {
-        self.plan.status.rollout.as_ref().unwrap()
-    }
-
-    fn course(&self) -> &CanaryCourse {
-        self.rollout().course.as_ref().unwrap()
-    }
-
-    fn phase(&self) -> RolloutPhase {
-        self.rollout().phase
-    }
-
-    fn weight(&self) -> i32 {
-        self.rollout().weight_basis_points.unwrap_or(0)
-    }
-
-    fn stable(&self) -> &str {
-        self.plan.status.stable_revision.as_deref().unwrap()
-    }
-
-    #[track_caller]
-    fn ready(&self) -> (String, String) {
-        let ready = condition(&self.plan, "Ready");
-        (ready.1, ready.2)
-    }
-
-    fn command(&mut self, command: &str, id: &str) -> &mut Self {
-        let action = json!({"command": command, "revision": self.target(), "id": id});
-        self.model.spec.rollout.as_mut().unwrap().action = serde_json::from_value(action).unwrap();
-        self
-    }
-}
-
-fn verdict(outcome: Outcome) -> Verdict {
-    Verdict {
-        outcome,
-        reason: match outcome {
-            Outcome::Rollback => Reason::DecodeSlower,
-            Outcome::Pass => Reason::WithinTolerance,
-            Outcome::Inconclusive => Reason::NoComparableControl,
-            _ => Reason::Watching,
-        },
-        sentence: format!("{outcome:?} by 15 %"),
-        metrics: Vec::new(),
-        is_error_rate_proven: true,
-        budget_used: 0.1,
-        pod_sd: None,
-        pods_needed: None,
-        outliers: Vec::new(),
-    }
-}
+use super::world::*;
 
 #[test]
 fn a_proven_canary_gets_more_and_more_and_is_promoted_with_its_pods() {
@@ -452,7 +278,7 @@ fn a_pool_without_room_is_waited_for_and_then_named() {
     world.until(RolloutPhase::Stable).turn(2);
     world.pool = json!({"limits": {"maxReplicas": 2}});
     world.model.spec.aliases = vec!["new".to_owned()];
-    let claim = operator::capacity::Claim { created: None, model: "tiny".into(), replicas: 2 };
+    let claim = operator::capacity::Claim { created: None, model: "tiny".into(), replicas: 2, kept: 0 };
     let mut full = world.scene();
     full.observed.claims = vec![claim];
     let plan = full.plan();
@@ -544,11 +370,13 @@ fn states() -> impl Strategy<Value = State> {
         ("[a-z]{1,8}", "[a-z]{0,3}").prop_map(|(revision, retry_token)| Failed { revision, retry_token });
     let first =
         (phases.clone(), time(), prop::option::of("[a-z]{1,8}"), 0..20_usize, prop::option::of(time()));
-    let second = (0..=10_000_u16, any::<bool>(), 0..4_u32, prop::option::of(time()), 0..3_u8, reasons);
+    let rooms = prop::sample::select(vec![Room::Surge, Room::InPlace, Room::Recreate]);
+    let second =
+        (0..=10_000_u16, prop::option::of(rooms), 0..4_u32, prop::option::of(time()), 0..3_u8, reasons);
     let third = (phases, any::<bool>(), prop::collection::vec(failed, 0..3), "[a-z ]{0,8}[a-z]");
     (first, second, third).prop_map(|(first, second, third)| {
         let (phase, since_ms, canary, step, step_since_ms) = first;
-        let (weight, is_surge, extra_pods, hold_since_ms, steps_back, accepted) = second;
+        let (weight, strategy, extra_pods, hold_since_ms, steps_back, accepted) = second;
         let (ending, is_underpowered, failed, message) = third;
         State {
             phase,
@@ -558,7 +386,7 @@ fn states() -> impl Strategy<Value = State> {
             canary,
             step,
             step_since_ms,
-            strategy: is_surge.then_some(Room::Surge),
+            strategy,
             extra_pods,
             hold_since_ms,
             steps_back,
@@ -599,8 +427,9 @@ proptest! {
     #[test]
     fn whatever_happens_stable_serves_and_two_revisions_are_the_most(
         events in prop::collection::vec((0..12_u8, 0..200_i64), 1..60), replicas in 1..4_i32,
+        window in prop::sample::select(vec![0, 300]),
     ) {
-        let mut world = World::new(driven(replicas, json!({})));
+        let mut world = World::new(driven(replicas, json!({"rollbackWindowSeconds": window})));
         for (event, seconds) in events {
             match event {
                 0 => world.model.spec.aliases = vec!["old".to_owned()],

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
 mod canary;
+mod capacity;
 mod conducting;
 mod failing;
+mod former;
 mod golden;
 mod naming;
 mod refusing;
@@ -16,3 +18,4 @@ mod scene;
 mod serving;
 mod starting;
 mod verdicts;
+mod world;

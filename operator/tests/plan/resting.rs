@@ -57,7 +57,7 @@ fn a_pools_limit_caps_replicas_and_says_so() {
         .deployment(&target, 3, 3)
         .ready_pod(&target)
         .proof(&target, Route::Gateway, 0, true);
-    scene.observed.claims = vec![Claim { created: None, model: "tiny".into(), replicas: 5 }];
+    scene.observed.claims = vec![Claim { created: None, model: "tiny".into(), replicas: 5, kept: 0 }];
     scene.check(
         &expected(("False", "CapacityLimited"), "Stable")
             .available()

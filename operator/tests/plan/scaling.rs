@@ -100,6 +100,7 @@ fn a_pool_gives_what_it_has() {
         created: Some(k8s_openapi::jiff::Timestamp::from_second(second).unwrap()),
         model: model.to_owned(),
         replicas,
+        kept: 0,
     };
     scene.observed.claims = vec![claim("older", 1, 1), claim("tiny", 2, 1)];
     let told = |scene: &Scene| scene.plan().deployment.unwrap().spec.unwrap().replicas.unwrap();
@@ -122,6 +123,18 @@ fn where_a_model_stands_is_read_from_its_pods() {
     assert_eq!((standing.policy.min_replicas, standing.policy.max_replicas), (0, 9));
     let leaving = serving(auto(), 1, 2);
     assert_eq!((stands(&leaving).ready, stands(&leaving).pending.len()), (1, 0));
+}
+
+#[test]
+fn a_canary_in_the_place_of_stable_pods_counts_with_them() {
+    let mut scene = serving(auto(), 1, 1).deployment("tiny-canary", 1, 1).ready_pod("tiny-canary");
+    let mut status = json!(scene.model.status);
+    status["canaryRevision"] = json!("tiny-canary");
+    status["rollout"] = json!({"phase": "Analysing", "summary": "", "capacityStrategy": "InPlace"});
+    scene = scene.after(status.clone());
+    assert_eq!((stands(&scene).ready, stands(&scene).policy.min_replicas), (2, 1));
+    status["rollout"]["capacityStrategy"] = json!("Surge");
+    assert_eq!(stands(&scene.after(status)).ready, 1);
 }
 
 #[test]

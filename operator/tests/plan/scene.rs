@@ -201,6 +201,15 @@ impl Scene {
         self
     }
 
+    /// So many pods' worth of work arrives, and has been watched for a while.
+    pub(crate) fn busy(self, demand: f64) -> Self {
+        let mut found = self.decided(1, 1);
+        let seen = found.observed.scaling.as_mut().unwrap();
+        seen.look.decision.figures.demand = demand;
+        seen.now_ms = seen.now_ms + 1_000_000;
+        found
+    }
+
     /// The status that a plan has written before.
     pub(crate) fn after(mut self, status: Value) -> Self {
         self.model.status = Some(serde_json::from_value(status).unwrap());

@@ -8,6 +8,7 @@ mod admission;
 mod autoscale;
 mod bad_sources;
 mod canary;
+mod capacity;
 mod changes;
 mod clients;
 mod disruptions;

@@ -22,7 +22,7 @@ pub(crate) fn driven() -> Value {
     let mut spec = demo_spec();
     spec["replicas"] = json!(2);
     spec["rollout"] = json!({
-        "strategy": "Canary", "warmupSeconds": 5,
+        "strategy": "Canary", "warmupSeconds": 5, "rollbackWindowSeconds": 0,
         "steps": [step(10), step(25), step(50), step(100)],
         "analysis": {"underpoweredPolicy": "Promote"},
     });

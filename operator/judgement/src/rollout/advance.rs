@@ -3,7 +3,7 @@
 //! Order of precedence: kill switch, edits of the spec, a command, a bad verdict, a deadline, and only then progress.
 //! Whatever goes back goes to weight 0 at once and can only end there.
 
-use super::capacity::{Strategy, canary_pods, choose, weight_for};
+use super::capacity::{Strategy, canary_pods, choose, in_place_weight, weight_for};
 use super::policy::{Gate, InconclusivePolicy, Plan, Step, UnderpoweredPolicy};
 use super::state::{Command, Facts, Failed, KillSwitch, Next, Phase, Split, State};
 use super::verdict::{Outcome, Reason, Verdict};
@@ -303,7 +303,10 @@ impl Rollout<'_> {
         } else if self.is_over(self.plan.progress_deadline_ms) {
             self.go_back(Phase::Aborted, "promotion did not finish before the progress deadline");
         } else {
-            let part = u16::try_from(10_000 * self.facts.canary_ready / fleet).unwrap_or(10_000);
+            let part = match self.strategy() {
+                Strategy::InPlace => in_place_weight(self.facts.canary_ready, &self.facts.capacity),
+                _ => u16::try_from(10_000 * self.facts.canary_ready / fleet).unwrap_or(10_000),
+            };
             self.state.weight_basis_points = self.state.weight_basis_points.max(part);
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Utilisation up to which a fleet may shrink by the pods that a canary takes: above it, users queue.
-const LOAD_MAX: f64 = 0.9;
+pub const LOAD_MAX: f64 = 0.9;
 
 /// How the canary gets its pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,10 +51,17 @@ pub fn choose(capacity: &Capacity) -> Option<Strategy> {
 }
 
 /// Stable pods that may be converted: what remains carries the work at nine tenths of its capacity.
-fn in_place_pods(capacity: &Capacity) -> u32 {
+pub fn in_place_pods(capacity: &Capacity) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "pods are few and positive")]
     let needed = (capacity.demand_pods.max(0.0) / LOAD_MAX).ceil() as u32;
     capacity.fleet_pods.saturating_sub(needed.max(1))
+}
+
+/// The share of a canary that takes the place of stable pods, of which `ready` serve, while it is promoted: the next
+/// pods are given up only when those that stay carry what is left, so its share rises first.
+pub fn in_place_weight(ready: u32, capacity: &Capacity) -> u16 {
+    let serving = capacity.fleet_pods.saturating_sub(in_place_pods(capacity).max(1)).max(1);
+    u16::try_from((10_000 * ready / serving).min(10_000)).unwrap_or(10_000)
 }
 
 /// Canary pods for the share `weight_basis_points` of a fleet: ⌈w·N⌉ + 1, because a small arm queues more at equal

@@ -21,7 +21,9 @@ mod work;
 
 pub use advance::advance;
 pub use budget::Budget;
-pub use capacity::{Capacity, Strategy, canary_pods, choose, weight_for};
+pub use capacity::{
+    Capacity, LOAD_MAX, Strategy, canary_pods, choose, in_place_pods, in_place_weight, weight_for,
+};
 pub use evidence::Evidence;
 pub use judge::{Learned, judge, learned};
 pub use observation::{
