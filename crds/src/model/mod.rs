@@ -24,9 +24,10 @@ pub use rollout::{
 };
 pub use status::{
     Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus,
-    CanaryCourse, CanaryPhase, ChosenCapacity, ColdStart, DrainingPod, FailedRevision, FormerRevision,
-    InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
-    RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds, Summary,
+    CanaryCourse, CanaryPhase, ChosenCapacity, ClientFigures, ColdStart, DrainingPod, FailedRevision,
+    FormerRevision, InferenceModelStatus, ModelFacts, PastDecision, Percentiles, Placement, PodMeasure,
+    PricedCount, RolloutPhase, RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds,
+    Summary, WelchFigures,
 };
 
 /// One model, served by pods of a pool.

@@ -359,6 +359,64 @@ pub struct AnalysisStatus {
     /// Canary pods with which it could be proven that nothing is slower; nothing when unknown or more than 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods_needed: Option<i32>,
+    /// What clients of both revisions notice in the present step. For people: no verdict is made from it, because a busier
+    /// pod answers later than a better one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientFigures>,
+}
+
+/// A time that clients notice, of both revisions, in one step.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientFigures {
+    /// `FirstToken`, or `InterToken`: the mean of a request.
+    pub name: String,
+    /// Of the canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_milliseconds: Option<Percentiles>,
+    /// Of the stable revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_milliseconds: Option<Percentiles>,
+    /// Welch's test of the logarithms, as soon as both have two requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub welch: Option<WelchFigures>,
+    /// Requests of the canary.
+    pub samples: i64,
+    /// Requests with which one look would see a difference of the tolerance, if requests were independent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommended_samples: Option<i64>,
+    /// Seconds until there are as many, at the step's rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<i64>,
+}
+
+/// Half, 95 and 99 of 100 are below.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// The median.
+    pub p50: i64,
+    /// 95 of 100.
+    pub p95: i64,
+    /// 99 of 100.
+    pub p99: i64,
+}
+
+/// The canary against the stable revision, at one time chosen before: looking again and again overstates it.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WelchFigures {
+    /// How much longer it takes, in the geometric mean; in hundredths of a percent, as all three.
+    pub difference_basis_points: i64,
+    /// Lower end of the 95% interval.
+    pub lower_basis_points: i64,
+    /// Upper end of it.
+    pub upper_basis_points: i64,
+    /// The statistic, in thousandths.
+    pub t_thousandths: i64,
+    /// Its degrees of freedom.
+    pub degrees_of_freedom: i64,
+    /// Cohen's d, in thousandths: 200 is small, 800 large.
+    pub cohens_d_thousandths: i64,
 }
 
 /// What should follow from a verdict.

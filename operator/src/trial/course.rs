@@ -3,8 +3,11 @@
 //! What stable pods' work costs is learned before the canary gets traffic, and from the recent past only: as long as
 //! there is none, a younger evidence grows beside the older one and takes its place.
 
+use crds::model::ClientFigures;
 use judgement::autoscale::Millis;
 use judgement::rollout::{Analysis, Evidence, Observation, Verdict, judge};
+
+use super::clients::figures;
 
 /// What is learned from before the canary's traffic: at least so much, and at most twice as much.
 const LEARN_MS: u64 = 300_000;
@@ -67,6 +70,12 @@ impl Course {
     /// What the evidence amounts to; nothing before the canary has had traffic.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         self.evidence.exposed_ms().map(|_| judge(&self.evidence))
+    }
+
+    /// What clients of both revisions notice in the present step.
+    pub(super) fn clients(&self) -> Vec<ClientFigures> {
+        let step = self.evidence.steps().last();
+        step.map(|step| figures(step, self.subject.analysis.tolerances)).unwrap_or_default()
     }
 
     /// Since when the present evidence has been gathered.

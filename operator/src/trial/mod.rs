@@ -5,8 +5,10 @@
 //! when it takes over. An operator that was alone begins anew; until it has a verdict the last one stays in the status.
 //!
 //! In reading order: `heard` (from reports to what is new in them), `course` (the evidence of one canary), `tell` (the
-//! verdict for people), `shadow` (copies of requests), `standby`, and here where a model stands, its state, and the handle on all of them.
+//! verdict for people), `clients` (what clients notice), `shadow` (copies of requests), `standby`, and here where a model
+//! stands, its state, and the handle on all of them.
 
+mod clients;
 mod course;
 mod heard;
 pub mod shadow;
@@ -393,7 +395,8 @@ impl Trials {
             (trial.told, trial.standing) = (now, standing);
             let verdict = trial.verdict.clone()?;
             let age_ms = now.since(trial.found);
-            Some(Seen { canary: trial.standing.canary.clone()?, verdict, age_ms })
+            let clients = trial.course.as_ref().map(Course::clients).unwrap_or_default();
+            Some(Seen { canary: trial.standing.canary.clone()?, verdict, clients, age_ms })
         })
     }
 

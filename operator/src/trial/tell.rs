@@ -1,7 +1,8 @@
 //! A verdict as people and other programs read it: status, condition, event. Pure.
 
 use crds::model::{
-    AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, InferenceModel, InferenceModelStatus,
+    AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, ClientFigures, InferenceModel,
+    InferenceModelStatus,
 };
 use judgement::rollout::{self, Metric, MetricVerdict, Outcome, Verdict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -21,6 +22,8 @@ pub struct Seen {
     pub canary: String,
     /// What was found.
     pub verdict: Verdict,
+    /// What clients of both revisions notice in the present step.
+    pub clients: Vec<ClientFigures>,
     /// For how long the outcome has been this one, in milliseconds.
     pub age_ms: u64,
 }
@@ -42,7 +45,7 @@ pub fn status(
     let found = || Time(now - SignedDuration::from_millis(i64::try_from(seen.age_ms).unwrap_or(0)));
     let since =
         before.filter(|before| before.outcome == outcome).map_or_else(found, |before| before.since.clone());
-    let status = analysis(&seen.verdict, outcome, since);
+    let status = analysis(seen, outcome, since);
     Some(before.filter(|before| is_same(before, &status)).cloned().unwrap_or(status))
 }
 
@@ -52,7 +55,8 @@ fn told<'status>(status: &'status InferenceModelStatus, canary: &str) -> Option<
     status.rollout.as_ref().filter(|_| is_of_it)?.analysis.as_ref()
 }
 
-fn analysis(verdict: &Verdict, outcome: AnalysisOutcome, since: Time) -> AnalysisStatus {
+fn analysis(seen: &Seen, outcome: AnalysisOutcome, since: Time) -> AnalysisStatus {
+    let Seen { verdict, clients, .. } = seen;
     let told = verdict.metrics.iter().filter(|found| is_told(found.metric));
     AnalysisStatus {
         outcome,
@@ -62,6 +66,7 @@ fn analysis(verdict: &Verdict, outcome: AnalysisOutcome, since: Time) -> Analysi
         metrics: told.map(metric).collect(),
         budget_used_percent: i32::try_from(basis_points(verdict.budget_used) / 100).unwrap_or(100),
         pods_needed: verdict.pods_needed.and_then(|pods| i32::try_from(pods).ok()),
+        clients: clients.clone(),
     }
 }
 

@@ -180,6 +180,19 @@ fn a_canary_that_is_as_fast_is_not_accused() {
 fn a_canary_that_is_slower_is_found() {
     let seen = trial(&Trials::default(), 26_000).unwrap();
     assert_eq!(seen.verdict.outcome, Outcome::Rollback, "{:#?}", seen.verdict);
+    let first_token = &seen.clients[0];
+    assert_eq!(
+        (first_token.name.as_str(), seen.clients.len()),
+        ("FirstToken", 1),
+        "rows say no time between tokens"
+    );
+    let (canary, stable) =
+        (first_token.canary_milliseconds.unwrap(), first_token.stable_milliseconds.unwrap());
+    assert!(canary.p50 > stable.p50 && canary.p99 >= canary.p95, "{first_token:?}");
+    let welch = first_token.welch.unwrap();
+    assert!((2_000..4_000).contains(&welch.difference_basis_points), "30 % more per call: {welch:?}");
+    assert!(welch.lower_basis_points > 0 && welch.t_thousandths > 2_000, "{welch:?}");
+    assert!(first_token.samples > 100 && first_token.recommended_samples.is_some(), "{first_token:?}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn judged(verdict: Option<Verdict>) -> Scene {
     let model = canary_model(50);
     let canary = revision(&model);
     let mut scene = both(model, split_status(&canary, 5_000));
-    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict, age_ms: 0 });
+    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict, clients: vec![], age_ms: 0 });
     scene
 }
 
@@ -54,7 +54,7 @@ fn told(plan: &Plan) -> Option<&AnalysisStatus> {
 fn next(mut scene: Scene, plan: &Plan, verdict: Option<Verdict>) -> Scene {
     let canary = plan.status.canary_revision.clone().unwrap();
     scene.model.status = Some(plan.status.clone());
-    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict, age_ms: 0 });
+    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict, clients: vec![], age_ms: 0 });
     scene
 }
 
@@ -147,6 +147,7 @@ fn the_last_word_stays_while_a_new_operator_knows_nothing_and_ends_with_the_cana
     other.observed.trial = Some(Seen {
         canary: "tiny-other".into(),
         verdict: verdict(Outcome::Pass, Reason::Watching, 0.0, 1),
+        clients: vec![],
         age_ms: 0,
     });
     assert_eq!(told(&other.plan()), None);

@@ -116,7 +116,7 @@ impl World {
         let canary = self.model.status.as_ref().and_then(|status| status.canary_revision.clone());
         let verdict = self.verdict.map(verdict);
         found.observed.trial =
-            canary.zip(verdict).map(|(canary, verdict)| Seen { canary, verdict, age_ms: 0 });
+            canary.zip(verdict).map(|(canary, verdict)| Seen { canary, verdict, clients: vec![], age_ms: 0 });
         found
     }
 
