@@ -73,7 +73,9 @@ mod tests {
 
     fn check(pieces: &[&str], expected: Option<&str>) {
         let mut words = LastWords::default();
-        pieces.iter().for_each(|piece| words.hear(piece.as_bytes()));
+        for piece in pieces {
+            words.hear(piece.as_bytes());
+        }
         words.end_line();
         assert_eq!(words.told().as_deref(), expected);
     }

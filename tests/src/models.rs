@@ -39,7 +39,8 @@ mod tests {
     #[test]
     fn the_models_are_three() {
         let sources = [demo_model(), larger_demo_model(), aborting_demo_model()];
-        let digests: std::collections::BTreeSet<_> = sources.iter().map(|source| &source["sha256"]).collect();
+        let digests: std::collections::BTreeSet<_> =
+            sources.iter().map(|source| source["sha256"].as_str()).collect();
         assert_eq!(digests.len(), 3);
         for source in &sources {
             assert_eq!(source["sha256"].as_str().map(str::len), Some(64));

@@ -84,8 +84,9 @@ impl Crowd {
     }
 }
 
+/// Its name puts it behind the others that take minutes: by then the operator is hardly young any more.
 #[test]
-fn a_load_step_adds_pods_and_they_go_again_without_a_failed_request() {
+fn steps_of_load_add_pods_that_go_again_without_a_failed_request() {
     let spec = scaled(&json!({
         "minReplicas": 1, "maxReplicas": 3, "historySeconds": 300, "latePricePercent": 30,
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 15}},

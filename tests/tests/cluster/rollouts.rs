@@ -10,7 +10,7 @@ use tests::models::larger_demo_model;
 use tests::release::SYSTEM_NAMESPACE;
 
 use crate::autoscale::Reports;
-use crate::scene::{READY_LIMIT, Scene, demo_spec};
+use crate::scene::{READY_LIMIT, Scene, demo_spec, limit_pool};
 
 /// Four pods on two busy cores, three steps of a quarter of a minute, a warm-up and a promotion.
 const ROLLOUT_LIMIT: Duration = Duration::from_secs(420);
@@ -217,7 +217,7 @@ fn operators_killed_while_a_rollout_waits_lose_nothing() {
     let since = |model: &Value| model["status"]["rollout"]["course"]["since"].clone();
 
     // The pool has no room for a canary.
-    scene.limit_pool(Some(1));
+    limit_pool(Some(1));
     spec = changed(spec);
     scene.apply(&spec);
     let before = scene.wait("without room", READY_LIMIT, |model| phase(model) == "CapacityCheck");
@@ -226,7 +226,7 @@ fn operators_killed_while_a_rollout_waits_lose_nothing() {
     let after = looked_at_again(&scene, spec.clone());
     assert_eq!((phase(&after), since(&after)), ("CapacityCheck", since(&before)), "{after:#}");
     assert_eq!(get("deployment", &canary).unwrap(), None);
-    scene.limit_pool(None);
+    limit_pool(None);
     scene.wait("at its first step", READY_LIMIT, |model| weight(model) == 2_500);
 
     // A person has paused it.

@@ -29,7 +29,7 @@ impl Scene {
     pub(crate) fn start(model: &str, spec: &Value) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         install();
-        apply_pool(None);
+        limit_pool(None);
         let scene = Self { model: model.to_owned(), _turn: turn };
         scene.apply(spec);
         scene
@@ -38,11 +38,6 @@ impl Scene {
     /// No model, but the turn: for a test that installs and applies by itself.
     pub(crate) fn nothing() -> MutexGuard<'static, ()> {
         ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// So many pods may run in the pool, until the next scene.
-    pub(crate) fn limit_pool(&self, replicas_max: Option<u32>) {
-        apply_pool(replicas_max);
     }
 
     /// Applies the model with another spec.
@@ -85,7 +80,8 @@ impl Scene {
     }
 }
 
-fn apply_pool(replicas_max: Option<u32>) {
+/// Applies the pool of the tests, in which so many pods may run until the next scene, if that is limited.
+pub(crate) fn limit_pool(replicas_max: Option<u32>) {
     let mut pool = json!({
         "apiVersion": "inferno.ai/v1alpha1", "kind": "InferencePool",
         "metadata": {"name": POOL}, "spec": {"gateway": {"replicas": 2}},
