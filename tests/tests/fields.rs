@@ -147,7 +147,9 @@ fn on_trial(model: &InferenceModel, pool: &InferencePool) -> String {
     let status = |phase: &str| {
         let is_running = phase == "Analysing";
         let (stable, former) = match phase {
-            "Completed" => (target.as_str(), Some(json!({"revision": "tiny-a", "until": "2027-01-15T09:00:00Z"}))),
+            "Completed" => {
+                (target.as_str(), Some(json!({"revision": "tiny-a", "until": "2027-01-15T09:00:00Z"})))
+            }
             _ => ("tiny-a", None),
         };
         json!({

@@ -19,14 +19,14 @@ pub use autoscaling::{
 };
 pub use rollout::{
     AnalysisMode, AnalysisPolicy, CapacityStrategy, ConfigMapRef, GoldenPrompts, InconclusivePolicy,
-    KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep, RolloutStrategy, StepGate, StickyKey, TolerancePolicy,
-    TrafficPolicy, UnderpoweredPolicy,
+    KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep, RolloutStrategy, StepGate,
+    StickyKey, TolerancePolicy, TrafficPolicy, UnderpoweredPolicy,
 };
 pub use status::{
     Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus,
-    CanaryCourse, CanaryPhase, ChosenCapacity, ColdStart, FailedRevision, FormerRevision, InferenceModelStatus, ModelFacts,
-    PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase, RolloutStatus, ScalingDecision,
-    ScalingFigures, ShadowStatus, StartSeconds, Summary,
+    CanaryCourse, CanaryPhase, ChosenCapacity, ColdStart, FailedRevision, FormerRevision,
+    InferenceModelStatus, ModelFacts, PastDecision, Placement, PodMeasure, PricedCount, RolloutPhase,
+    RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.

@@ -51,8 +51,8 @@ pub(super) fn returned(
     let is_kept = before.phase == Phase::Completed
         && told(status).map(String::as_str) == Some(scene.target)
         && now_ms < before.since_ms.saturating_add(window_ms(spec));
-    let is_whole =
-        find(scene, scene.target).is_some_and(|former| former.ready >= former.replicas_told.min(scene.fleet).max(1));
+    let is_whole = find(scene, scene.target)
+        .is_some_and(|former| former.ready >= former.replicas_told.min(scene.fleet).max(1));
     if !(is_kept && is_whole) {
         return before;
     }

@@ -2,9 +2,7 @@
 //! Times are of the wall clock, in whole seconds. The verdict that ended a rollout stays in its words only, and which
 //! command was obeyed stands beside the state. Pure.
 
-use crds::model::{
-    CanaryCourse, CanaryPhase, FailedRevision, InferenceModelStatus, RolloutStatus,
-};
+use crds::model::{CanaryCourse, CanaryPhase, FailedRevision, InferenceModelStatus, RolloutStatus};
 use judgement::rollout::{Failed, Phase, State};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;

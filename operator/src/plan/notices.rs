@@ -89,7 +89,9 @@ fn replaced(old: &str, status: &InferenceModelStatus) -> String {
     match rollout.and_then(|rollout| rollout.former.as_ref()) {
         Some(former) => format!("the pods of {old} stay without traffic until {}", former.until.0),
         None => match rollout.and_then(|rollout| rollout.rollback_seconds) {
-            Some(seconds) => format!("{old} is removed, and a return to it takes one start (about {seconds} s)"),
+            Some(seconds) => {
+                format!("{old} is removed, and a return to it takes one start (about {seconds} s)")
+            }
             None => format!("{old} is removed"),
         },
     }
@@ -97,7 +99,8 @@ fn replaced(old: &str, status: &InferenceModelStatus) -> String {
 
 /// The pods of a former revision have stayed for long enough, or others need their room.
 fn parted(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
-    let former = |status: &InferenceModelStatus| Some(status.rollout.as_ref()?.former.as_ref()?.revision.clone());
+    let former =
+        |status: &InferenceModelStatus| Some(status.rollout.as_ref()?.former.as_ref()?.revision.clone());
     let gone = former(before).filter(|_| former(status).is_none())?;
     (before.stable_revision == status.stable_revision)
         .then(|| notice("RolloutSettled", format!("the pods of revision {gone} are removed")))

@@ -39,7 +39,11 @@ fn in_the_gap(situation: &Situation<'_>) -> Progress {
             summary: "waits for the old pods to end".to_owned(),
             ready: Verdict::no(
                 Reason::Scheduling,
-                format!("revision {} starts when the pods of {} have ended", situation.target, situation.spokesman()),
+                format!(
+                    "revision {} starts when the pods of {} have ended",
+                    situation.target,
+                    situation.spokesman()
+                ),
             ),
         };
     }

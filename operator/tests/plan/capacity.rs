@@ -117,7 +117,7 @@ fn a_canary_with_all_places_gives_them_back_although_it_alone_serves() {
     let mut world = World::in_pool(driven(4, in_place()), 4, Some(0.1));
     world.until(RolloutPhase::Analysing).command("PromoteFull", "1");
     while told(&world).0 > 0 {
-        world.turn(2);
+        assert!(world.turn(2).now < NOW + 900, "{:#?}", world.plan.status);
     }
     let canary = world.target();
     world.model.spec.aliases = vec!["old".to_owned()];
@@ -155,7 +155,10 @@ fn where_no_node_takes_a_canary_pod_a_stable_one_makes_room() {
 fn recreates() -> [World; 2] {
     let mut whole = driven(1, json!({"strategy": "Recreate"}));
     whole.spec.rollout.as_mut().unwrap().warmup_seconds = None;
-    [World::in_pool(driven(1, json!({"capacityStrategy": "Recreate"})), 1, None), World::in_pool(whole, 9, None)]
+    [
+        World::in_pool(driven(1, json!({"capacityStrategy": "Recreate"})), 1, None),
+        World::in_pool(whole, 9, None),
+    ]
 }
 
 #[test]

@@ -371,7 +371,8 @@ fn states() -> impl Strategy<Value = State> {
     let first =
         (phases.clone(), time(), prop::option::of("[a-z]{1,8}"), 0..20_usize, prop::option::of(time()));
     let rooms = prop::sample::select(vec![Room::Surge, Room::InPlace, Room::Recreate]);
-    let second = (0..=10_000_u16, prop::option::of(rooms), 0..4_u32, prop::option::of(time()), 0..3_u8, reasons);
+    let second =
+        (0..=10_000_u16, prop::option::of(rooms), 0..4_u32, prop::option::of(time()), 0..3_u8, reasons);
     let third = (phases, any::<bool>(), prop::collection::vec(failed, 0..3), "[a-z ]{0,8}[a-z]");
     (first, second, third).prop_map(|(first, second, third)| {
         let (phase, since_ms, canary, step, step_since_ms) = first;

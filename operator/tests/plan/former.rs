@@ -106,9 +106,11 @@ fn other(replicas: i32, kept: i32) -> Claim {
 
 #[test]
 fn nothing_stays_where_there_was_no_room_beside_it_and_the_cost_of_a_return_is_told() {
-    for (changes, max_replicas) in
-        [(json!({"rollbackWindowSeconds": 0}), 9), (json!({}), 3), (json!({"capacityStrategy": "InPlace"}), 9)]
-    {
+    for (changes, max_replicas) in [
+        (json!({"rollbackWindowSeconds": 0}), 9),
+        (json!({}), 3),
+        (json!({"capacityStrategy": "InPlace"}), 9),
+    ] {
         let seconds = json!({"schedule": 0, "image": 0, "download": 0, "load": 9, "total": 50});
         let mut world = promoted(changes, max_replicas);
         world.model.status.as_mut().unwrap().cold_start = serde_json::from_value(

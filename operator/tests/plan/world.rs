@@ -204,4 +204,3 @@ pub(crate) fn verdict(outcome: Outcome) -> Verdict {
         outliers: Vec::new(),
     }
 }
-
