@@ -273,11 +273,11 @@ pub enum RolloutStrategy {
 /// Where the pods of a canary that the operator drives find room. `Surge`: beside all stable pods. `InPlace`: stable
 /// pods give up their places, at least one, and the canary's share stays within its part of the pods; going back takes
 /// one start. `Recreate`: all stable pods end before the canary begins; requests wait at the gateway, nothing is
-/// compared, and the canary gets everything with its first token. `Auto`: Surge where there is room, else InPlace if
+/// compared, and the canary gets everything with its first token. `Auto`: Surge where there is room, else `InPlace` if
 /// spec.autoscaling knows the load and the other pods carry it at 90% of what they can. Default: Auto.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CapacityStrategy {
-    /// Surge, else InPlace; never Recreate.
+    /// Surge, else `InPlace`; never Recreate.
     #[default]
     Auto,
     /// Beside all stable pods.

@@ -241,8 +241,7 @@ impl Serving {
         let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_deref());
         let successor = successor(model);
         let revision = stable.and_then(named).or_else(|| named(target));
-        let serving: Vec<&Revision> =
-            revision.into_iter().chain(successor.and_then(|successor| named(successor))).collect();
+        let serving: Vec<&Revision> = revision.into_iter().chain(successor.and_then(named)).collect();
         let is_of = |pod: &&Pod| {
             let label = pod.labels().get(REVISION_LABEL);
             !pod::is_leaving(pod) && serving.iter().any(|revision| label == Some(&revision.name))

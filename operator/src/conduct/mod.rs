@@ -254,11 +254,11 @@ impl Conducted {
         self.state.phase == Phase::Loading && self.state.strategy == Some(Strategy::Recreate)
     }
 
-    fn with_former<'seen>(&self, roles: Roles<'seen>, scene: &Scene<'seen>) -> Roles<'seen> {
+    fn with_former<'seen>(&self, mut roles: Roles<'seen>, scene: &Scene<'seen>) -> Roles<'seen> {
         let former = self.former.as_ref().and_then(|former| find(scene, &former.revision));
-        let former = former.filter(|former| roles.leavers.contains(former));
-        let leavers = roles.leavers.iter().copied().filter(|leaver| Some(*leaver) != former).collect();
-        Roles { former, leavers, ..roles }
+        roles.former = former.filter(|former| roles.leavers.contains(former));
+        roles.leavers.retain(|leaver| Some(*leaver) != roles.former);
+        roles
     }
 
     /// Whether the canary has to go before the stable pods can begin again whose places it took.

@@ -190,7 +190,9 @@ fn pods_in_place(
     let (wanted, stable) = match (before.phase, state.phase) {
         (Phase::Promoting, Phase::Promoting) => {
             let wanted = fleet.min(ready + making_room).max(told);
-            (wanted, (fleet - wanted).max(still_needed(before, fleet - making_room)))
+            let stable_told = find(scene, &state.stable).map_or(0, |stable| stable.replicas_told);
+            let needed = still_needed(before, fleet - making_room).min(stable_told);
+            (wanted, (fleet - wanted).max(needed))
         }
         (_, Phase::Promoting) => (told.max(1), (fleet - told).max(1)),
         _ => {

@@ -117,7 +117,7 @@ fn a_canary_with_all_places_gives_them_back_although_it_alone_serves() {
     let mut world = World::in_pool(driven(4, in_place()), 4, Some(0.1));
     world.until(RolloutPhase::Analysing).command("PromoteFull", "1");
     while told(&world).0 > 0 {
-        world.turn(2);
+        assert!(world.turn(2).now < NOW + 900, "{:#?}", world.plan.status);
     }
     let canary = world.target();
     world.model.spec.aliases = vec!["old".to_owned()];

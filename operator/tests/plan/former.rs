@@ -84,7 +84,7 @@ fn one_that_has_lost_its_pods_or_whose_time_is_over_is_tried_like_any_other() {
 fn whoever_needs_their_room_has_it() {
     let goes = |what: &str, change: &dyn Fn(&mut World)| {
         let mut world = promoted(json!({}), 4);
-        assert!(former(&world.turn(2)).is_some());
+        assert!(former(world.turn(2)).is_some());
         change(&mut world);
         world.turn(2);
         assert_eq!(former(&world), None, "{what}");

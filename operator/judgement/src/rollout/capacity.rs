@@ -58,10 +58,10 @@ pub fn in_place_pods(capacity: &Capacity) -> u32 {
 }
 
 /// The share of a canary that takes the place of stable pods, of which `ready` serve, while it is promoted: the next
-/// pods are given up only when those that stay carry what is left, so its share rises first.
+/// pods are given up only when those that stay carry what is left, so its share rises first, and is rounded up.
 pub fn in_place_weight(ready: u32, capacity: &Capacity) -> u16 {
     let serving = capacity.fleet_pods.saturating_sub(in_place_pods(capacity).max(1)).max(1);
-    u16::try_from((10_000 * ready / serving).min(10_000)).unwrap_or(10_000)
+    u16::try_from((10_000 * ready).div_ceil(serving).min(10_000)).unwrap_or(10_000)
 }
 
 /// Canary pods for the share `weight_basis_points` of a fleet: ⌈w·N⌉ + 1, because a small arm queues more at equal
