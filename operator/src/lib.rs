@@ -12,6 +12,7 @@ pub mod autoscale;
 pub mod blame;
 pub mod capacity;
 pub mod conduct;
+pub mod experiment;
 pub mod gateway;
 pub mod golden;
 pub mod objects;

@@ -99,6 +99,7 @@ pub async fn observe(
         scaling: None,
         trial: None,
         shadow: None,
+        draws: Vec::new(),
     })
 }
 
