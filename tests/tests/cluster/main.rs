@@ -12,6 +12,7 @@ mod changes;
 mod clients;
 mod disruptions;
 mod documents;
+mod experiments;
 mod faults;
 mod golden;
 mod kills;
