@@ -5,9 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+mod draws;
 mod rows;
 mod shadow;
 
+pub use draws::{CENTROIDS_MAX, DRAWS_MAX, DrawKind, DrawSums, LOTS_MAX, LotSums, Sample};
 pub use shadow::ShadowCounts;
 
 /// Path of the operator's intake, below the address in `--report-url`.
@@ -52,7 +54,7 @@ pub struct Report {
 pub const GATEWAY_REPORT_PATH: &str = "/v1/gateway-reports";
 
 /// One report of one gateway; sent at once when a first request has to wait, and every two seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayReport {
     /// The pool's namespace.
@@ -72,7 +74,7 @@ pub struct GatewayReport {
 }
 
 /// What one gateway knows of one model's traffic. Gauges are of now; everything that ends in `_total` only grows.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayModel {
     /// Name of the InferenceModel.
@@ -105,6 +107,9 @@ pub struct GatewayModel {
     /// Requests that were sent to a revision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arms: Vec<ArmCounts>,
+    /// What came of flags and experiments. In some reports only, and then of some of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub draws: Vec<DrawSums>,
 }
 
 /// Width of a bin of [`GatewayModel::recent_arrivals`].

@@ -23,6 +23,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::apply;
 use crate::autoscale;
 use crate::autoscale::tell::Seen;
+use crate::experiment::{Experiments, declared};
 use crate::gateway::{COMPONENT, COMPONENT_LABEL, fingerprint};
 use crate::golden::runner::Runner;
 use crate::load::Loads;
@@ -82,6 +83,8 @@ pub struct Shared {
     pub loads: Loads,
     /// Whether canaries are well.
     pub trials: Trials,
+    /// What came of feature flags and experiments.
+    pub experiments: Experiments,
     /// What came of asking for tokens.
     pub prober: Prober,
     /// What came of asking golden prompts.
@@ -253,6 +256,7 @@ async fn reconcile_model(guarded: Arc<Model>, context: Arc<Context>) -> Result<A
         let key = (model.namespace().unwrap_or_default(), model.name_any());
         context.shared.loads.rest(&key);
         context.shared.trials.rest(&key);
+        context.shared.experiments.rest(&key);
         // Everything of a model is owned by it, so the garbage collector does the rest.
         return Ok(Action::await_change());
     }
@@ -269,7 +273,9 @@ async fn act_on_model(model: &InferenceModel, context: &Context) -> Result<Durat
         observe::observe(&context.sources, model, &shared.installation, Timestamp::now()).await?;
     observed.scaling = look(model, &observed, shared, Timestamp::now());
     observed.trial = look_at_canary(model, &observed, shared, Timestamp::now());
-    observed.shadow = shared.trials.shadow(&(model.namespace().unwrap_or_default(), model.name_any()));
+    let key = (model.namespace().unwrap_or_default(), model.name_any());
+    observed.shadow = shared.trials.shadow(&key);
+    observed.draws = shared.experiments.look(&key, &declared(&model.spec));
     let mut plan = plan::plan(model, &observed, &shared.installation, Timestamp::now());
     if let Some(problem) = apply::apply(&shared.client, model, &plan).await? {
         plan = plan::refused(model, &observed, &problem, Timestamp::now());

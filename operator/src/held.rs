@@ -16,6 +16,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 use tokio::sync::broadcast;
 
+use crate::experiment::Experiments;
 use crate::load::Loads;
 use crate::metrics::Metrics;
 use crate::report::{Intake, NAME_BYTES_MAX, Wake, is_fresh};
@@ -125,9 +126,11 @@ impl GatewayReports {
     }
 }
 
-/// What arrived lately is in the history by now, and most of what would be kept.
-fn forget_bins(report: &mut GatewayReport) {
-    report.models.iter_mut().for_each(|model| model.recent_arrivals = None);
+/// What arrived lately and what came of experiments is kept elsewhere by now, and is most of what would be kept here.
+fn forget_histories(report: &mut GatewayReport) {
+    for model in &mut report.models {
+        (model.recent_arrivals, model.draws) = (None, Vec::new());
+    }
 }
 
 fn has_possible_names(report: &GatewayReport) -> bool {
@@ -189,15 +192,27 @@ fn gauge(count: u64) -> i64 {
 }
 
 /// The HTTP face of the intake.
-pub fn router(reports: GatewayReports, loads: Loads, trials: Trials, metrics: Metrics) -> Router {
+pub fn router(
+    reports: GatewayReports,
+    loads: Loads,
+    trials: Trials,
+    experiments: Experiments,
+    metrics: Metrics,
+) -> Router {
     Router::new()
         .route(GATEWAY_REPORT_PATH, post(receive))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state((reports, loads, trials, metrics))
+        .with_state((reports, loads, trials, experiments, metrics))
 }
 
 async fn receive(
-    State((reports, loads, trials, metrics)): State<(GatewayReports, Loads, Trials, Metrics)>,
+    State((reports, loads, trials, experiments, metrics)): State<(
+        GatewayReports,
+        Loads,
+        Trials,
+        Experiments,
+        Metrics,
+    )>,
     Json(mut report): Json<GatewayReport>,
 ) -> StatusCode {
     report.models.truncate(MODELS_MAX);
@@ -206,7 +221,8 @@ async fn receive(
         let now = loads.clock().now();
         loads.hear_gateway(&report, now);
         trials.hear_gateway(&report, now);
-        forget_bins(&mut report);
+        experiments.hear(&report, now);
+        forget_histories(&mut report);
     }
     let intake = reports.accept(report, Timestamp::now());
     metrics.gateway_reports_total.with_label_values(&[intake.label()]).inc();

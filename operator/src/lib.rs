@@ -13,6 +13,7 @@ pub mod blame;
 pub mod capacity;
 pub mod conduct;
 pub mod drain;
+pub mod experiment;
 pub mod gateway;
 pub mod golden;
 pub mod objects;

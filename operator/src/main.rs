@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use operator::controller::{self, Shared, recorder};
 use operator::endpoints::{self, Health};
+use operator::experiment::Experiments;
 use operator::golden::runner::Runner;
 use operator::held::{self, GatewayReports};
 use operator::leader::{Election, lead, win};
@@ -65,11 +66,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let reports = Reports::new(wake.clone());
     let gateways = GatewayReports::new(wake.clone())?;
     let loads = Loads::new(Clock::start())?;
-    let trials = Trials::default();
+    let (trials, experiments) = (Trials::default(), Experiments::default());
     metrics.show(gateways.clone())?;
     metrics.show(loads.clone())?;
     let intake = report::router(reports.clone(), loads.clone(), trials.clone(), metrics.clone())
-        .merge(held::router(gateways, loads.clone(), trials.clone(), metrics.clone()));
+        .merge(held::router(gateways, loads.clone(), trials.clone(), experiments.clone(), metrics.clone()));
     serve(settings.reports_listen, intake).await?;
 
     let namespace = settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
@@ -98,6 +99,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         reports,
         loads,
         trials,
+        experiments,
         wake,
         metrics,
     };

@@ -105,6 +105,7 @@ pub async fn observe(
         scaling: None,
         trial: None,
         shadow: None,
+        draws: Vec::new(),
     })
 }
 

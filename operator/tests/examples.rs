@@ -13,8 +13,16 @@ use operator::objects::{self, Installation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 7] =
-    ["quickstart", "gpu", "huggingface", "canary", "autoscaling", "notifications", "golden-prompts"];
+const EXAMPLES: [&str; 8] = [
+    "quickstart",
+    "gpu",
+    "huggingface",
+    "canary",
+    "autoscaling",
+    "notifications",
+    "golden-prompts",
+    "experiment",
+];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -11,7 +11,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
     ("inferno-judgement", &[]),
     ("inferno-engine", &[]),
     ("inferno-crds", &[]),
-    ("inferno-sidecar", &["inferno-engine", "inferno-crds"]),
+    ("inferno-sidecar", &["inferno-engine", "inferno-crds", "inferno-judgement"]),
     ("inferno-operator", &["inferno-crds", "inferno-judgement"]),
     (
         "tests",

@@ -263,6 +263,20 @@ fn models() -> Vec<Value> {
         "requestPolicy": {"defaultPriority": "Normal", "timeoutSeconds": 60, "maxOutputTokens": 100},
         "suspend": false,
         "killSwitch": "None",
+        "featureFlags": [{
+            "name": "warm", "enabledPercent": 20, "stickyKey": "Conversation",
+            "parameters": {"temperature": "0.7", "topP": "0.9", "topK": 20, "minP": "0.1", "frequencyPenalty": "0.1",
+                           "presencePenalty": "0.2", "repeatPenalty": "1.1", "maxTokens": 64, "systemPrompt": "Be brief."},
+        }],
+        "experiments": [{
+            "name": "size", "stickyKey": "Conversation",
+            "variants": [{
+                "name": "big", "weightPercent": 30, "model": "other",
+                "parameters": {"temperature": "0.7", "topP": "0.9", "topK": 20, "minP": "0.1", "frequencyPenalty": "0.1",
+                               "presencePenalty": "0.2", "repeatPenalty": "1.1", "maxTokens": 64,
+                               "systemPrompt": "Be brief."},
+            }],
+        }],
         "notifications": [{"receiver": "chat", "minSeverity": "Info", "events": ["Scaling"]}],
         "rollout": {
             "strategy": "Canary",

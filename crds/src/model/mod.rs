@@ -2,6 +2,8 @@
 #![expect(unreachable_pub, reason = "the derive of KubeSchema repeats each struct inside a function")]
 
 mod autoscaling;
+pub mod experiment;
+mod experiment_status;
 mod rollout;
 mod status;
 
@@ -17,6 +19,8 @@ use crate::notification::Notification;
 pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
+pub use experiment::{Experiment, FeatureFlag, RequestParameters, Variant};
+pub use experiment_status::{ComparedMetric, Comparison, ExperimentStatus, Figures, VariantStatus};
 pub use rollout::{
     AnalysisMethod, AnalysisMode, AnalysisPolicy, CapacityStrategy, ConfigMapRef, GoldenPrompts,
     InconclusivePolicy, KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep,
@@ -101,6 +105,19 @@ pub struct InferenceModelSpec {
     /// Which traffic is turned away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_switch: Option<KillSwitch>,
+    /// What a share of the requests has and the others have not. Gateways follow a change within a second; it restarts
+    /// nothing. killSwitch turns all of them off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub feature_flags: Vec<FeatureFlag>,
+    /// Variants that are compared with one another in status.experiments. Gateways follow a change within a second; it
+    /// restarts nothing and begins the comparison anew. killSwitch ends all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    #[x_kube(validation = Rule::new("self.filter(experiment, experiment.variants.exists(variant, has(variant.model))).size() <= 1").message("spec.experiments: only one experiment may have variants with a model, because one request has one answer"))]
+    pub experiments: Vec<Experiment>,
     /// Who is told when something changes. Changing it restarts nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]

@@ -332,7 +332,7 @@ pub enum KillSwitch {
     #[default]
     #[serde(rename = "None")]
     Off,
-    /// The canary's: everybody gets the stable revision, and nothing is mirrored.
+    /// The canary's: everybody gets the stable revision, nothing is mirrored, and flags and experiments are off.
     Rollout,
     /// All: every request of the model is refused with 503.
     Model,

@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::experiment_status::ExperimentStatus;
 use super::rollout::RolloutAction;
 use crate::notification::Severity;
 
@@ -59,6 +60,14 @@ pub struct InferenceModelStatus {
     /// How many pods the autoscaler wants, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
+    /// What was found of spec.experiments, as far as it has been answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub experiments: Vec<ExperimentStatus>,
+    /// The same of spec.featureFlags: variant `on` against variant `off`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub feature_flags: Vec<ExperimentStatus>,
     /// Short strings for people, shown by kubectl get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,

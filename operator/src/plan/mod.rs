@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crds::model::{ColdStart, InferenceModel, InferenceModelStatus, RolloutPhase};
 use crds::pool::InferencePool;
-use crds::report::Report;
+use crds::report::{DrawSums, Report};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::jiff::Timestamp;
@@ -75,6 +75,8 @@ pub struct Observed {
     pub trial: Option<trial::tell::Seen>,
     /// What came of copies that the canary got, if there were any.
     pub shadow: Option<trial::shadow::Seen>,
+    /// What came of feature flags and experiments as they are declared.
+    pub draws: Vec<DrawSums>,
 }
 
 /// The way a token was asked for.
@@ -336,6 +338,7 @@ fn roll(
         seen,
         trial: observed.trial.as_ref(),
         shadow: observed.shadow.as_ref(),
+        draws: &observed.draws,
     };
     situation.gateway_proof = proof(observed, situation.spokesman(), Route::Gateway);
     let status = status::rolling(model, &situation, now);

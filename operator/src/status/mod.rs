@@ -11,13 +11,14 @@ use crds::model::{
     AnalysisStatus, ColdStart, DrainingPod, FormerRevision, InferenceModel, InferenceModelStatus,
     RolloutPhase, RolloutStatus, RolloutStrategy, Summary,
 };
-use crds::report::OpenedModel;
+use crds::report::{DrawKind, DrawSums, OpenedModel};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::autoscale;
 use crate::autoscale::tell::{self, Seen};
 use crate::conduct::{self, Conducted, Former, conducts};
+use crate::experiment;
 use crate::golden;
 use crate::objects;
 use crate::plan::Proof;
@@ -98,6 +99,8 @@ pub struct Situation<'seen> {
     pub trial: Option<&'seen trial::tell::Seen>,
     /// What came of copies that the canary got, if there were any.
     pub shadow: Option<&'seen trial::shadow::Seen>,
+    /// What came of feature flags and experiments as they are declared.
+    pub draws: &'seen [DrawSums],
 }
 
 impl Situation<'_> {
@@ -243,6 +246,8 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
             .filter(|_| keeper.is_some() && !is_stable),
     };
     let alarm = alarm::alarm(&before, phase, &ready, ready_pods, now);
+    let declared = experiment::declared(&model.spec);
+    let drawn = |kind, told: &[_]| experiment::tell::status(kind, &declared, told, situation.draws);
     let facts = situation.opened.map(|opened| facts(model, opened)).or_else(|| before.model.clone());
     let placement = situation.opened.map(placement).or(before.placement);
     let mut status = InferenceModelStatus {
@@ -266,6 +271,8 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
         }),
         canary_revision,
         draining: situation.draining.to_vec(),
+        experiments: drawn(DrawKind::Experiment, &before.experiments),
+        feature_flags: drawn(DrawKind::Flag, &before.feature_flags),
         autoscaling: tell::status(model, situation.asked, situation.seen, now),
         summary: Some(Summary {
             model: objects::served_name(model),

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::app::{App, Arm};
+use super::draw::part::{Part, Times, Told};
+use super::draw::tally::Ended;
 use super::endpoints::Lease;
 use super::shadow::Ear;
 
@@ -31,9 +33,21 @@ pub struct Account {
     model: String,
     served: Option<Served>,
     ear: Option<Box<Ear>>,
+    measured: Option<Box<Measured>>,
     status: StatusCode,
     end: End,
     _in_flight: TaskTrackerToken,
+}
+
+/// What is noted beside that of a request that takes part in flags or experiments.
+struct Measured {
+    part: Part,
+    is_stream: bool,
+    /// Its client has asked before.
+    is_retry: bool,
+    told: Told,
+    first: Option<Instant>,
+    ended: Option<Instant>,
 }
 
 /// By whom.
@@ -52,6 +66,7 @@ impl Account {
             model: String::new(),
             served: None,
             ear: None,
+            measured: None,
             status: StatusCode::OK,
             end: End::Left,
             _in_flight: app.lifecycle.enter(),
@@ -67,6 +82,32 @@ impl Account {
     /// It is for this model; without, it counts for none.
     pub fn is_for(&mut self, model: &str) {
         model.clone_into(&mut self.model);
+    }
+
+    /// It takes part in flags or experiments. A client's own retries do so too, but do not count.
+    pub fn takes_part(&mut self, part: Part, is_stream: bool, is_retry: bool) {
+        let told = Told::default();
+        self.measured =
+            Some(Box::new(Measured { part, is_stream, is_retry, told, first: None, ended: None }));
+    }
+
+    /// Says in the head of the response in what it takes part.
+    pub fn mark(&self, headers: &mut HeaderMap) {
+        if let Some(measured) = &self.measured {
+            measured.part.mark(headers, self.answering());
+        }
+    }
+
+    /// The model that answers, once one does.
+    fn answering(&self) -> Option<&str> {
+        self.served.as_ref().map(|served| served.arm.model.as_str())
+    }
+
+    /// The head of a pod's answer.
+    pub fn is_told(&mut self, headers: &HeaderMap) {
+        if let Some(measured) = &mut self.measured {
+            measured.told.head(headers);
+        }
     }
 
     /// A pod answers, and the client sees this status.
@@ -86,13 +127,19 @@ impl Account {
         if let Some(ear) = &mut self.ear {
             ear.hear(data);
         }
+        if let Some(measured) = &mut self.measured {
+            measured.told.feed(data);
+        }
     }
 
     /// Content has come from the pod. Cheap after the first time.
     pub fn has_content(&mut self) {
         let Some(served) = self.served.as_mut().filter(|served| !served.has_begun) else { return };
         served.has_begun = true;
-        let labels = [self.model.as_str(), served.arm.revision.as_str()];
+        if let Some(measured) = &mut self.measured {
+            measured.first = Some(Instant::now());
+        }
+        let labels = [served.arm.model.as_str(), served.arm.revision.as_str()];
         self.app.metrics.ttft.with_label_values(&labels).observe(self.arrived.elapsed().as_secs_f64());
     }
 
@@ -109,6 +156,9 @@ impl Account {
             return;
         }
         self.end = End::Answered(self.status);
+        if let Some(measured) = &mut self.measured {
+            measured.ended = Some(Instant::now());
+        }
         if let Some(ear) = self.ear.take() {
             ear.end(Some(self.status));
         }
@@ -133,20 +183,41 @@ impl Account {
     }
 
     /// The gateway itself answers, with this response.
-    pub fn told<B>(mut self, response: Response<B>) -> Response<B> {
+    pub fn told<B>(mut self, mut response: Response<B>) -> Response<B> {
+        self.mark(response.headers_mut());
         self.end = End::Answered(response.status());
         response
     }
 }
 
+impl Measured {
+    fn note(&self, arrived: Instant, end: End, answering: Option<&str>) {
+        let first = self.first.filter(|_| self.is_stream);
+        let times = Times { arrived, first, ended: self.ended };
+        let ended = match end {
+            End::Left => Ended::Left,
+            End::Answered(status) => times.answered(status, self.told.tokens()),
+            End::Broken => Ended::Failed,
+        };
+        self.part.note(ended, answering);
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
-        let revision = self.served.as_ref().map_or("", |served| served.arm.revision.as_str());
+        if let Some(measured) = self.measured.as_ref().filter(|measured| !measured.is_retry) {
+            measured.note(self.arrived, self.end, self.answering());
+        }
+        let (model, revision) = match &self.served {
+            // A variant's own model may answer.
+            Some(served) => (served.arm.model.as_str(), served.arm.revision.as_str()),
+            None => (self.model.as_str(), ""),
+        };
         let code = match &self.end {
             End::Left => "499",
             End::Answered(status) => status.as_str(),
             End::Broken => "broken",
         };
-        self.app.metrics.requests.with_label_values(&[self.model.as_str(), revision, code]).inc();
+        self.app.metrics.requests.with_label_values(&[model, revision, code]).inc();
     }
 }

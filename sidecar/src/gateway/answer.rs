@@ -17,8 +17,9 @@ use super::account::Account;
 use super::app::{App, Board, ModelBoard};
 use super::ask::Ask;
 use super::body;
+use super::draw::part::{Part, unmark};
 use super::envelope::{Envelope, upgrade};
-use super::forward::Exchange;
+use super::forward::{Detour, Exchange};
 use super::models;
 use super::pods::Pods;
 use super::relay::{Looking, Outgoing, Relay};
@@ -26,7 +27,7 @@ use super::trouble::{Failure, Opened, Trouble};
 use super::upgrade::tunnel;
 use super::waiting::Comments;
 use crate::http::ApiError;
-use crate::http::headers::{REQUEST_ID, request_id};
+use crate::http::headers::{REQUEST_ID, attempt, request_id};
 use crate::lifecycle::Stage;
 use crate::openai::{Complaint, Refusal};
 
@@ -110,15 +111,26 @@ impl Desk {
         if client.is_none() {
             check_method(&request)?;
         }
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        unmark(&mut head.headers);
         let body = body::read(&head.headers, body, &self.app.bodies).await?;
         let ask = Ask::read(&head.headers, head.uri.path(), &body.bytes);
         let board = self.app.board();
         let model = model_of(&board, &ask, &head.uri)?;
         account.is_for(&model.view.name);
+        let part = Part::of(model, &ask).filter(|_| client.is_none());
+        let is_retry = part.is_some() && attempt(&head.headers) > 1;
         let envelope = Envelope::new(head.method, &head.uri, head.headers, body.bytes, self.client);
+        let (envelope, detour) = match &part {
+            Some(part) => ways(part, &board, model, envelope),
+            None => (envelope, None),
+        };
+        if let Some(part) = part {
+            account.takes_part(part, ask.is_stream, is_retry);
+        }
         let (with, at) = ((&self.app, &self.pods), (&*board, &**model));
         let mut exchange = Box::new(Exchange::new(with, at, ask, (envelope, body.room), account.arrived()));
+        exchange.goes_by(detour);
         let first = match exchange.turn_at_once()? {
             Some(chosen) => exchange.attempt(chosen).await.map_err(Some),
             None => Err(None),
@@ -137,6 +149,18 @@ impl Desk {
             _ => Step::Opened(opened, exchange),
         })
     }
+}
+
+/// A request that takes part, as its model is asked, and as the one is that a variant names.
+fn ways(part: &Part, board: &Board, model: &ModelBoard, asked: Envelope) -> (Envelope, Option<Detour>) {
+    let other = part.other_model().and_then(|name| board.named(name)).map(|other| {
+        let body = part.body_for(&other.view.served_name, asked.body());
+        let name = other.view.name.clone();
+        let envelope = asked.changed(body, |headers| part.mark_request(headers, &name));
+        Detour { model: name, envelope }
+    });
+    let body = part.body(asked.body());
+    (asked.changed(body, |headers| part.mark_request(headers, &model.view.name)), other)
 }
 
 /// Looks for a pod, at first quietly. `Err`: the client of a stream that waits gets comments from now on.

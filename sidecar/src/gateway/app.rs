@@ -9,10 +9,11 @@ use crds::report::ShadowCounts;
 use tokio::sync::{Semaphore, watch};
 
 use super::ask::Ask;
+use super::draw::tally::Tally;
 use super::endpoints::Fleet;
 use super::hold::HoldRoom;
 use super::metrics::{Metrics, Now};
-use super::view::{HoldLimits, ModelView, Strategy, View};
+use super::view::{DrawView, HoldLimits, ModelView, Strategy, View};
 use crate::lifecycle::{Lifecycle, Stage};
 
 /// KiB of all bodies that are being read or may be sent again: some dozens of the largest, tens of thousands of usual
@@ -45,6 +46,8 @@ pub struct ModelBoard {
     pub arms: Vec<Arc<Arm>>,
     /// What arrived.
     pub arrivals: Arc<Arrivals>,
+    /// The figures of each of the view's draws, in their order.
+    pub tallies: Vec<Arc<Tally>>,
 }
 
 /// What arrived for a model, whatever became of it; sums since the gateway knows the model.
@@ -57,6 +60,8 @@ pub struct Arrivals {
 
 /// One revision; lives from view to view.
 pub struct Arm {
+    /// Its model's name.
+    pub model: String,
     /// Its name.
     pub revision: String,
     /// Its endpoints.
@@ -136,16 +141,24 @@ impl Board {
         let before = self.named(&view.name);
         let arms = view.revisions.iter().map(|revision| {
             let known = before.and_then(|model| model.arm(&revision.name)).cloned();
-            let arm = known.unwrap_or_else(|| Arc::new(Arm::new(&revision.name)));
+            let arm = known.unwrap_or_else(|| Arc::new(Arm::new(&view.name, &revision.name)));
             arm.fleet.update(strategy, revision, now);
             arm
         });
+        let tallies = view.draws.iter().map(|draw| tally(before, draw)).collect();
         ModelBoard {
             arms: arms.collect(),
+            tallies,
             arrivals: before.map(|model| model.arrivals.clone()).unwrap_or_default(),
             view,
         }
     }
+}
+
+/// The figures of this draw, which go on as long as its definition stays.
+fn tally(before: Option<&Arc<ModelBoard>>, draw: &DrawView) -> Arc<Tally> {
+    let known = before.and_then(|model| model.tallies.iter().find(|tally| tally.is_of(draw)));
+    known.cloned().unwrap_or_else(|| Arc::new(Tally::new(draw)))
 }
 
 // === impl ModelBoard ===
@@ -186,8 +199,9 @@ impl Arrivals {
 // === impl Arm ===
 
 impl Arm {
-    fn new(revision: &str) -> Self {
+    fn new(model: &str, revision: &str) -> Self {
         Self {
+            model: model.to_owned(),
             revision: revision.to_owned(),
             fleet: Fleet::new(),
             requests: AtomicU64::new(0),

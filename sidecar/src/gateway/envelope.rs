@@ -87,6 +87,19 @@ impl Envelope {
         copy
     }
 
+    /// The same with this body, if there is one, and with its headers as `mark` leaves them.
+    #[must_use]
+    pub fn changed(&self, body: Option<Vec<u8>>, mark: impl FnOnce(&mut HeaderMap)) -> Self {
+        let mut changed = self.clone();
+        if let Some(body) = body {
+            changed.body = Bytes::from(body);
+            // The length is that of the body that is sent.
+            changed.headers.remove(header::CONTENT_LENGTH);
+        }
+        mark(&mut changed.headers);
+        changed
+    }
+
     /// The body.
     pub fn body(&self) -> &[u8] {
         &self.body

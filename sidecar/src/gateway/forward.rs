@@ -35,6 +35,7 @@ pub struct Exchange {
     pub model: String,
     pods: Pods,
     envelope: Envelope,
+    detour: Option<Detour>,
     began: Instant,
     deadline: Instant,
     place: Place,
@@ -51,6 +52,15 @@ pub struct Exchange {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// The way to a model that a variant names. It is tried once: whatever goes wrong there before there is an answer, the
+/// client's own model answers.
+pub struct Detour {
+    /// Name of that `InferenceModel`.
+    pub model: String,
+    /// The request as that model is asked.
+    pub envelope: Envelope,
+}
+
 /// Where it stands in the hold room.
 #[derive(Default)]
 struct Place {
@@ -64,6 +74,8 @@ pub struct Chosen {
     lease: Lease,
     arm: Arc<Arm>,
     mirror: Option<Arc<Arm>>,
+    /// Whether that is on the detour.
+    detour: Option<Detour>,
 }
 
 impl From<Unavailable> for ApiError {
@@ -87,12 +99,12 @@ impl Exchange {
         (envelope, room): (Envelope, Option<OwnedSemaphorePermit>),
         arrived: Instant,
     ) -> Self {
-        model.arrivals.count(&ask);
         Self {
             app: app.clone(),
             model: model.view.name.clone(),
             pods: pods.clone(),
             envelope,
+            detour: None,
             began: Instant::now(),
             deadline: arrived + ask.time_limit(&model.view, &board.hold),
             ask,
@@ -108,6 +120,11 @@ impl Exchange {
         }
     }
 
+    /// It is to be answered by another model, if that can do so at once.
+    pub fn goes_by(&mut self, detour: Option<Detour>) {
+        self.detour = detour;
+    }
+
     /// Whether its client may be told something while it waits.
     pub fn streams(&self) -> bool {
         self.ask.is_stream && !self.envelope.is_upgrade()
@@ -121,8 +138,27 @@ impl Exchange {
     /// An endpoint if there is one now; `None`: it would have to wait.
     pub fn turn_at_once(&mut self) -> Result<Option<Chosen>, ApiError> {
         let board = self.app.board();
+        if let Some(chosen) = self.set_out(&board) {
+            return Ok(Some(chosen));
+        }
+        self.count_arrival(&board);
         let model = self.permitted(&board)?;
         Ok(if self.may_pass(model) { self.choose(model) } else { None })
+    }
+
+    /// An endpoint on the detour, if there is one and nobody waits there. An arrival counts for the model that works on it.
+    fn set_out(&mut self, board: &Board) -> Option<Chosen> {
+        let detour = self.detour.take()?;
+        let model = board.named(&detour.model).filter(|_| !self.app.room.has_waiting(&detour.model))?;
+        let chosen = if model.view.kill_switch == KillSwitch::Model { None } else { self.choose(model) }?;
+        model.arrivals.count(&self.ask);
+        Some(Chosen { detour: Some(detour), ..chosen })
+    }
+
+    fn count_arrival(&self, board: &Board) {
+        if let Some(model) = board.named(&self.model) {
+            model.arrivals.count(&self.ask);
+        }
     }
 
     /// The answer of a pod, after waiting for one.
@@ -175,6 +211,9 @@ impl Exchange {
 
     /// An endpoint for the one retry that a request has.
     fn another(&mut self, trouble: &Trouble) -> Result<Option<Chosen>, ApiError> {
+        if matches!(trouble, Trouble::Detour) {
+            return self.turn_at_once();
+        }
         if std::mem::replace(&mut self.has_retried, true) {
             return Ok(None);
         }
@@ -299,7 +338,7 @@ impl Exchange {
             self.counted = Some(arm.clone());
         }
         let mirror = routed.mirror.as_deref().and_then(|revision| model.arm(revision)).cloned();
-        Some(Chosen { lease, arm, mirror })
+        Some(Chosen { lease, arm, mirror, detour: None })
     }
 
     /// Of the revision; else, if that is not the stable one, of the stable one; else the same pod again.
@@ -318,8 +357,11 @@ impl Exchange {
 
     /// The answer of this pod.
     pub async fn attempt(&mut self, chosen: Chosen) -> Result<Opened, Trouble> {
+        if let Some(detour) = chosen.detour {
+            return self.attempt_by(&detour, chosen.lease, chosen.arm).await;
+        }
         self.attempts += 1;
-        let Chosen { mut lease, arm, mirror } = chosen;
+        let Chosen { mut lease, arm, mirror, .. } = chosen;
         let request = self.envelope.to(lease.address(), self.attempts);
         let sent = Instant::now();
         if self.attempts == 1 {
@@ -353,6 +395,37 @@ impl Exchange {
         };
         self.avoid.push(address);
         Err(trouble)
+    }
+
+    /// The answer of this pod of the model that a variant names. What is no success is no answer here.
+    async fn attempt_by(
+        &mut self,
+        detour: &Detour,
+        mut lease: Lease,
+        arm: Arc<Arm>,
+    ) -> Result<Opened, Trouble> {
+        let sent = Instant::now();
+        self.app.metrics.added_latency.observe(self.began.elapsed().as_secs_f64());
+        let request = detour.envelope.to(lease.address(), 1);
+        let has_failed = match self.pods.ask(lease.address(), request).await {
+            Ok(response) => match judge(response, lease, arm.clone(), sent).await {
+                Ok(opened) if opened.parts.status.is_success() => return Ok(opened),
+                Ok(mut opened) => {
+                    opened.lease.answered(Instant::now());
+                    opened.parts.status.is_server_error()
+                }
+                Err(trouble) => !matches!(trouble, Trouble::Busy(_)),
+            },
+            Err(_) => {
+                lease.failed(Instant::now());
+                true
+            }
+        };
+        arm.failures.fetch_add(has_failed.into(), Ordering::Relaxed);
+        tracing::debug!(model = detour.model, "a variant's model gave no answer; the client's own is asked");
+        // As if it had just come, and had not been sent anywhere.
+        (self.counted, self.began) = (None, Instant::now());
+        Err(Trouble::Detour)
     }
 }
 

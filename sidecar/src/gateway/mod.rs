@@ -1,6 +1,7 @@
 //! The front door of a pool: one URL, all models.
 //!
-//! Read in this order: what is known ([`view`]), what a request asks ([`ask`]), who serves it ([`route`]), at which pod
+//! Read in this order: what is known ([`view`]), what a request asks ([`ask`]), what it takes part in ([`draw`]), who
+//! serves it ([`route`]), at which pod
 //! ([`endpoints`]), how it waits while there is none ([`hold`]) and what it is told ([`outlook`]). These decide; they
 //! know neither sockets nor Kubernetes, and time and chance are their arguments.
 //!
@@ -9,6 +10,7 @@
 //! [`account`], [`metrics`]); views come from [`kubernetes`] or [`file`], and [`report`] tells the operator.
 
 pub mod ask;
+pub mod draw;
 pub mod endpoints;
 pub mod hold;
 pub mod outlook;

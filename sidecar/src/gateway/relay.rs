@@ -128,6 +128,8 @@ impl Relay {
             parts.headers.insert(REVISION, revision);
         }
         account.is_answered_by(arm, lease, sent, parts.status);
+        account.is_told(&parts.headers);
+        account.mark(&mut parts.headers);
         account.is_heard_by(exchange.as_mut().and_then(|exchange| exchange.ear.take()));
         let events = is_event_stream(&parts).then(|| {
             // An error frame may follow.
@@ -149,13 +151,14 @@ impl Relay {
     /// The response to a client whose exchange goes on looking for an answer while the client reads comments.
     pub fn waiting(looking: Looking, comments: Comments, account: Account) -> Response<Outgoing> {
         let events = Events { scan: Scan::default(), announces_end: true, exchange: None };
-        let relay = Self { source: Source::Looking(looking, comments), account, events: Some(events) };
-        let mut response = Response::new(Outgoing::Relayed(Box::new(relay)));
+        let mut response = Response::new(());
         let headers = response.headers_mut();
+        account.mark(headers);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        response
+        let relay = Self { source: Source::Looking(looking, comments), account, events: Some(events) };
+        response.map(|()| Outgoing::Relayed(Box::new(relay)))
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {

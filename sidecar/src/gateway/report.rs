@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crds::report::{ArmCounts, GATEWAY_REPORT_PATH, GatewayModel, GatewayReport};
+use crds::report::{ArmCounts, DrawSums, GATEWAY_REPORT_PATH, GatewayModel, GatewayReport};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::app::{App, Arm, ModelBoard};
+use super::app::{App, Arm, Board, ModelBoard};
 use super::recent::Recent;
 use crate::push::Push;
 
@@ -27,6 +27,12 @@ const RECENT_EVERY: usize = 5;
 
 /// Models of which one report tells what arrived lately, 3 KiB each; with more models it takes more reports.
 const RECENT_MODELS_MAX: usize = 64;
+
+/// Flags and experiments are told of in every fifth report, because people look at their figures.
+const DRAWS_EVERY: u64 = 5;
+
+/// Flags and experiments of which one report tells, some 10 KiB each; with more it takes more reports.
+const DRAWS_TOLD_MAX: usize = 16;
 
 /// Who reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,13 +122,15 @@ fn reading(
     recent.retain(|model, _| board.named(model).is_some());
     let every = RECENT_EVERY.max(board.models.len().div_ceil(RECENT_MODELS_MAX));
     let turn = usize::try_from(sequence).unwrap_or(0);
+    let mut draws = draws(&board, sequence);
     let read = |(place, model): (usize, &Arc<ModelBoard>)| {
         let recent = recent.entry(model.view.name.clone()).or_default();
         recent.note(model.arrivals.sums(), uptime_ms);
         let reading = model_reading(app, model, now);
         // Who is waited for is about to be decided upon, and that needs all there is to know.
         let is_due = (turn + place).is_multiple_of(every) || reading.held != [0; 4];
-        GatewayModel { recent_arrivals: is_due.then(|| recent.newest_first()), ..reading }
+        let draws = draws.remove(&place).unwrap_or_default();
+        GatewayModel { recent_arrivals: is_due.then(|| recent.newest_first()), draws, ..reading }
     };
     GatewayReport {
         namespace: identity.namespace.clone(),
@@ -133,6 +141,27 @@ fn reading(
         uptime_ms,
         models: board.models.iter().enumerate().map(read).collect(),
     }
+}
+
+/// The figures of those flags and experiments whose turn it is, by the place of their model.
+fn draws(board: &Board, sequence: u64) -> HashMap<usize, Vec<DrawSums>> {
+    let mut told: HashMap<usize, Vec<DrawSums>> = HashMap::new();
+    if !sequence.is_multiple_of(DRAWS_EVERY) {
+        return told;
+    }
+    let of_model = |(place, model): (usize, &Arc<ModelBoard>)| {
+        model.tallies.iter().map(|tally| (place, tally.clone())).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = board.models.iter().enumerate().flat_map(of_model).collect();
+    let turn = usize::try_from(sequence / DRAWS_EVERY).unwrap_or(0);
+    let first =
+        (turn * DRAWS_TOLD_MAX).checked_rem(all.len()).filter(|_| all.len() > DRAWS_TOLD_MAX).unwrap_or(0);
+    for (place, tally) in all.iter().cycle().skip(first).take(DRAWS_TOLD_MAX.min(all.len())) {
+        if let Some(sums) = tally.sums() {
+            told.entry(*place).or_default().push(sums);
+        }
+    }
+    told
 }
 
 fn model_reading(app: &App, model: &ModelBoard, now: Instant) -> GatewayModel {
@@ -149,6 +178,7 @@ fn model_reading(app: &App, model: &ModelBoard, now: Instant) -> GatewayModel {
         arrived_prompt_tokens_total,
         arrived_output_tokens_total,
         recent_arrivals: None,
+        draws: Vec::new(),
         arms: model.arms.iter().map(|arm| counts(arm)).collect(),
     }
 }
@@ -160,5 +190,54 @@ fn counts(arm: &Arm) -> ArmCounts {
         new_conversations_total: arm.new_conversations.load(Ordering::Relaxed),
         failures_total: arm.failures.load(Ordering::Relaxed),
         shadow: arm.shadow_counts(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::gateway::draw::tally::Ended;
+    use crate::gateway::view::{DrawView, LotView, ModelView, View};
+
+    /// A board with so many models that have so many flags each, all of which have been used.
+    fn board(models: usize, flags: usize) -> Arc<Board> {
+        let lot = |name: &str| LotView { name: name.into(), ..LotView::default() };
+        let draw = |number: usize| DrawView {
+            name: format!("flag-{number}"),
+            lots: vec![lot("on"), lot("off")],
+            ..DrawView::default()
+        };
+        let model = |number: usize| ModelView {
+            name: format!("model-{number}"),
+            draws: (0..flags).map(draw).collect(),
+            ..ModelView::default()
+        };
+        let app = App::new().unwrap();
+        app.take(View { models: (0..models).map(model).collect(), ..View::default() });
+        let board = app.board();
+        let tallies = board.models.iter().flat_map(|model| &model.tallies);
+        tallies.for_each(|tally| tally.note(0, Ended::Left, false));
+        board
+    }
+
+    #[test]
+    fn all_draws_are_told_of_in_turn_and_few_at_once() {
+        for (models, flags, reports) in [(1, 3, 1), (4, 4, 1), (7, 5, 3), (0, 0, 1)] {
+            let board = board(models, flags);
+            let mut told = BTreeSet::new();
+            for report in 1..=reports {
+                let found = draws(&board, DRAWS_EVERY * report);
+                let found = found
+                    .iter()
+                    .flat_map(|(place, draws)| draws.iter().map(|draw| (*place, draw.name.clone())));
+                let found: Vec<_> = found.collect();
+                assert!(found.len() <= DRAWS_TOLD_MAX, "{}", found.len());
+                told.extend(found);
+            }
+            assert_eq!(told.len(), models * flags, "{models} models of {flags} flags");
+            assert!(draws(&board, DRAWS_EVERY + 1).is_empty());
+        }
     }
 }

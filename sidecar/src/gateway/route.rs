@@ -57,8 +57,8 @@ fn mirror<'model>(model: &'model ModelView, ask: &Ask) -> Option<&'model str> {
     (bucket < u16::from(mirror.percent) * PERCENT).then_some(mirror.revision.as_str())
 }
 
-/// What keeps a client on its revision, in the order of the list from the one asked for on.
-fn sticky_key(from: StickyKey, ask: &Ask) -> Vec<u8> {
+/// What keeps a client on its revision or with its lot, in the order of the list from the one asked for on.
+pub(super) fn sticky_key(from: StickyKey, ask: &Ask) -> Vec<u8> {
     let conversation = || {
         let session = ask.session.as_ref().map(|session| session.clone().into_bytes());
         session.or_else(|| ask.deep.map(|deep| deep.to_le_bytes().to_vec()))

@@ -59,6 +59,8 @@ pub enum Trouble {
     EngineLost(Box<Opened>),
     /// The pod's queue is full.
     Busy(Box<Opened>),
+    /// The model that a variant names gave no answer; the client's own is asked as if there were no experiment.
+    Detour,
 }
 
 // === impl Trouble ===
@@ -72,18 +74,19 @@ impl Trouble {
             Self::NotTaken(_) => "not_taken",
             Self::EngineLost(_) => "engine_lost",
             Self::Busy(_) => "busy",
+            Self::Detour => "detour",
         }
     }
 
     /// Whether no pod has begun to work on it, so that asking again cannot double work.
     pub fn was_not_taken(&self) -> bool {
-        matches!(self, Self::Unreached | Self::NotTaken(_))
+        matches!(self, Self::Unreached | Self::NotTaken(_) | Self::Detour)
     }
 
     /// What the client is told when no other pod is asked.
     pub fn into_failure(self) -> Failure {
         match self {
-            Self::Unreached | Self::Reset => Failure::Ours(ApiError::PodLost),
+            Self::Unreached | Self::Reset | Self::Detour => Failure::Ours(ApiError::PodLost),
             Self::NotTaken(opened) | Self::EngineLost(opened) | Self::Busy(opened) => Failure::Pods(opened),
         }
     }

@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crds::report::DrawKind;
 use crds::split::Table;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Everything that is served, at one moment.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -81,6 +83,8 @@ pub struct ModelView {
     pub is_suspended: bool,
     /// Who gets which revision.
     pub traffic: Traffic,
+    /// Flags and experiments.
+    pub draws: Vec<DrawView>,
     /// Revisions that have or expect pods.
     pub revisions: Vec<RevisionView>,
     /// How a start is getting on, while there is one.
@@ -135,6 +139,40 @@ pub struct Mirror {
     pub revision: String,
     /// Of how many requests in a hundred.
     pub percent: u8,
+}
+
+/// A flag or an experiment: who gets which lot.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DrawView {
+    /// Which of both.
+    pub kind: DrawKind,
+    /// Its name.
+    pub name: String,
+    /// Of its own, so that those who are first in one draw are not first in another.
+    pub salt: String,
+    /// What keeps a client with its lot.
+    pub sticky_key: StickyKey,
+    /// Tells this definition of it from others.
+    pub definition: String,
+    /// The lots in the order of their ranges: `on` and `off` of a flag, the variants of an experiment.
+    pub lots: Vec<LotView>,
+}
+
+/// What a request may draw.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LotView {
+    /// Its name.
+    pub name: String,
+    /// Its share, in 1/10 000 of the keys.
+    pub weight_basis_points: u16,
+    /// Name of the InferenceModel that answers instead.
+    pub model: Option<String>,
+    /// Fields of the body that it fills in, by their names there.
+    pub parameters: Map<String, Value>,
+    /// The system message of a chat that has none.
+    pub system_prompt: Option<String>,
 }
 
 /// One revision with its endpoints.

@@ -14,7 +14,7 @@ use super::BODY_BYTES_MAX;
 use super::app::App;
 use super::discard::{BODY_WITHIN, discard};
 use super::error::ApiError;
-use super::headers::{QUEUE_POSITION, QUEUE_TIER, QUEUE_WAIT_MS};
+use super::headers::{OUTPUT_TOKENS, QUEUE_POSITION, QUEUE_TIER, QUEUE_WAIT_MS};
 use super::prepare::{Prepared, prepare};
 use super::sse::EventStream;
 use crate::generate::{Answering, Interrupted, Restart, Step, begin};
@@ -172,6 +172,7 @@ async fn whole(
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     let (tier, waited) = admitted.unwrap_or((prepared.tier, Duration::ZERO));
     say_admitted(response.headers_mut(), tier, waited);
+    response.headers_mut().insert(OUTPUT_TOKENS, HeaderValue::from(totals.usage.completion_tokens));
     Ok(response)
 }
 

@@ -28,6 +28,10 @@ pub const QUEUE_WAIT_MS: HeaderName = HeaderName::from_static("x-queue-wait-ms")
 pub const QUEUE_POSITION: HeaderName = HeaderName::from_static("x-queue-position");
 /// Milliseconds to this answer's first byte.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+/// Tokens of an answer in one piece.
+pub const OUTPUT_TOKENS: HeaderName = HeaderName::from_static("x-inferno-output-tokens");
+/// Said by our gateway when it keeps figures of the answer: a stream then says in a comment how many tokens it had.
+pub const MEASURED: HeaderName = HeaderName::from_static("x-inferno-measured");
 /// Which attempt this is, said by our gateway when it asks again; 1 is the first.
 pub const ATTEMPT: HeaderName = HeaderName::from_static("x-inferno-attempt");
 /// How often the official SDKs have tried before.

@@ -10,7 +10,7 @@ use engine::{EngineError, Generation, ModelFacts, Token};
 
 use super::app::App;
 use super::error::ApiError;
-use super::headers::{PRIORITY, READ_TIMEOUT, TENANT, attempt, random_id};
+use super::headers::{MEASURED, PRIORITY, READ_TIMEOUT, TENANT, attempt, random_id};
 use crate::generate::Wanted;
 use crate::openai::answer::{Endpoint, Envelope};
 use crate::openai::chat::{ChatRequest, Message};
@@ -94,7 +94,10 @@ pub async fn prepare(
         }
     }
     Ok(Prepared {
-        envelope: envelope(app, endpoint, parameters),
+        envelope: Envelope {
+            is_measured: headers.contains_key(MEASURED),
+            ..envelope(app, endpoint, parameters)
+        },
         choices,
         choices_per_prompt: parameters.choices as usize,
         stream: parameters.stream,
@@ -304,5 +307,6 @@ fn envelope(app: &App, endpoint: Endpoint, parameters: &Parameters) -> Envelope 
         model: parameters.model.clone(),
         has_logprobs: parameters.logprobs.is_some(),
         includes_usage: parameters.stream.is_some_and(|stream| stream.include_usage),
+        is_measured: false,
     }
 }

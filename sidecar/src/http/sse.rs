@@ -122,6 +122,9 @@ impl EventStream {
 
     fn finish(&mut self) {
         self.pending.extend(self.envelope.figures(&self.totals.usage).map(|chunk| data(&chunk)));
+        if self.envelope.is_measured {
+            self.comment(&format!("{} tokens", self.totals.usage.completion_tokens));
+        }
         self.pending.push_back(data(b"[DONE]"));
         self.end = Some(End::Done);
     }

@@ -32,6 +32,8 @@ pub struct Envelope {
     pub has_logprobs: bool,
     /// Chunks carry `usage: null` and a last one has the figures.
     pub includes_usage: bool,
+    /// The gateway keeps figures: a comment before the end of a stream says how many tokens it had.
+    pub is_measured: bool,
 }
 
 /// One choice of a whole answer.
@@ -236,6 +238,7 @@ mod tests {
             model: "tiny".into(),
             has_logprobs: true,
             includes_usage: true,
+            is_measured: false,
         }
     }
 

@@ -5,12 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use crds::report::DrawKind;
 use serde_json::{Value, json};
-use sidecar::gateway::view::{EndpointView, Mirror, RevisionView};
+use sidecar::gateway::view::{DrawView, EndpointView, LotView, Mirror, RevisionView, StickyKey};
 use sidecar::report::Identity;
 use sidecar::serve::{Options, Server};
 
-use crate::harness::{Front, tiny, until, view};
+use crate::harness::{Front, model, tiny, until, view};
 
 #[derive(Parser)]
 struct CommandLine {
@@ -34,8 +35,12 @@ fn examples() -> PathBuf {
 }
 
 async fn pod(model: &Path, revision: &str) -> Server {
+    pod_of("tiny", model, revision).await
+}
+
+async fn pod_of(name: &str, model: &Path, revision: &str) -> Server {
     let (model, engine) = (model.display().to_string(), engine_binary().display().to_string());
-    let line = ["serve", "--model", &model, "--model-name", "tiny", "--engine-binary", &engine];
+    let line = ["serve", "--model", &model, "--model-name", name, "--engine-binary", &engine];
     let line = line.iter().chain(&["--listen", "127.0.0.1:0", "--threads", "1"]);
     let options = CommandLine::try_parse_from(line).unwrap().options;
     let identity = Identity { revision: revision.into(), ..Identity::from_environment() };
@@ -115,6 +120,69 @@ async fn a_larger_model_that_says_the_same_is_seen_to_say_the_same() {
     assert!(counts.stable_first_micros_total > 0 && counts.canary_first_micros_total > 0);
     assert!(counts.stable_characters_total > 40, "{counts:?}");
     front.is_idle().await;
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+/// One variant has one token, the other another model; real pods say how many tokens they gave.
+#[tokio::test(flavor = "multi_thread")]
+async fn variants_answer_as_they_are_declared() {
+    let file = examples().join("tiny.gguf");
+    let servers = [pod(&file, "tiny-a").await, pod_of("other", &file, "other-a").await];
+    let is_ready = |server: &Server| server.app.is_ready(std::time::Instant::now());
+    until("both pods are ready", || servers.iter().all(is_ready)).await;
+    let lot = |name: &str, model: Option<&str>, parameters: Value| LotView {
+        name: name.into(),
+        weight_basis_points: 5_000,
+        model: model.map(str::to_owned),
+        parameters: parameters.as_object().unwrap().clone(),
+        ..LotView::default()
+    };
+    let mut base = tiny(&[]);
+    base.revisions = vec![revision(&servers[0], "tiny-a")];
+    base.draws = vec![DrawView {
+        kind: DrawKind::Experiment,
+        name: "length".into(),
+        salt: "uid/experiment/length".into(),
+        sticky_key: StickyKey::User,
+        lots: vec![
+            lot("one", None, json!({"max_tokens": 1})),
+            lot("four", Some("other"), json!({"max_tokens": 4})),
+        ],
+        ..DrawView::default()
+    }];
+    let mut other = model("other", &[]);
+    other.revisions = vec![revision(&servers[1], "other-a")];
+    other.traffic.table.stable = "other-a".into();
+    let front = Front::new(view([base, other])).await;
+    for user in 0..20 {
+        let fields = json!({"user": user.to_string(), "temperature": 0, "ignore_eos": true});
+        let plain = front.reply(fields.clone()).await;
+        let (variant, tokens, revision) = match plain.header("x-inferno-experiment").unwrap() {
+            "length=one" => (0, 1, "tiny-a"),
+            "length=four" => (1, 4, "other-a"),
+            other => panic!("{other}"),
+        };
+        assert_eq!(plain.json()["usage"]["completion_tokens"], tokens, "{plain:?}");
+        assert_eq!(plain.header("x-inferno-revision"), Some(revision));
+        let mut fields = fields;
+        fields["stream"] = json!(true);
+        let stream = front.reply(fields).await;
+        assert!(stream.is_whole && stream.body.ends_with("data: [DONE]\n\n"), "{stream:?}");
+        assert!(stream.body.contains(&format!(": {tokens} tokens\n\n")), "variant {variant}: {stream:?}");
+    }
+    front.is_idle().await;
+    let sums = front.app().board().models[0].tallies[0].sums().unwrap();
+    let [one, four] = sums.lots.as_slice() else { panic!("{sums:?}") };
+    assert_eq!(one.requests_total + four.requests_total, 40);
+    for (lot, tokens, gaps) in [(one, 1, 0), (four, 4, four.requests_total / 2)] {
+        let measured = [&lot.output_tokens, &lot.duration, &lot.first_token, &lot.inter_token];
+        let requests = lot.requests_total;
+        assert!(requests > 4, "{requests} of 40, half of which are expected");
+        assert_eq!(measured.map(|sample| sample.count), [requests, requests, requests / 2, gaps]);
+        assert!((lot.output_tokens.sum - (tokens * requests) as f64).abs() < 1e-9);
+    }
     for server in servers {
         server.stop().await;
     }

@@ -14,6 +14,7 @@ mod clients;
 mod disruptions;
 mod documents;
 mod drain;
+mod experiments;
 mod faults;
 mod faulty_canaries;
 mod golden;

@@ -63,6 +63,27 @@ impl Digest {
         Some(value + (self.largest - value) * ((rank - at) / width).min(1.0))
     }
 
+    /// Means and counts of values near one another, in their order: the whole distribution, as far as it is known.
+    pub fn centroids(&self) -> impl Iterator<Item = (f64, f64)> + use<> {
+        self.merged().into_iter().map(|centroid| (centroid.mean, centroid.count))
+    }
+
+    /// The digest of what others have gathered: of their centroids, in any order.
+    pub fn of(centroids: impl Iterator<Item = (f64, f64)>) -> Self {
+        let centroids: Vec<Centroid> = centroids
+            .filter(|(mean, count)| mean.is_finite() && count.is_finite() && *count > 0.0)
+            .map(|(mean, count)| Centroid { mean, count })
+            .collect();
+        let means = || centroids.iter().map(|centroid| centroid.mean);
+        let (smallest, largest) = (means().reduce(f64::min), means().reduce(f64::max));
+        Self {
+            smallest: smallest.unwrap_or_default(),
+            largest: largest.unwrap_or_default(),
+            centroids,
+            buffer: Vec::new(),
+        }
+    }
+
     fn merged(&self) -> Vec<Centroid> {
         let raw = self.buffer.iter().map(|&mean| Centroid { mean, count: 1.0 });
         let mut all: Vec<Centroid> = self.centroids.iter().copied().chain(raw).collect();

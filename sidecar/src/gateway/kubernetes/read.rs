@@ -1,5 +1,7 @@
 //! Kubernetes objects become a [`View`]. Pure.
 
+mod draws;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -85,6 +87,7 @@ fn model_view(object: &InferenceModel, pool_timeout: Option<i32>, endpoints: &mu
         kill_switch: kill_switch(spec.kill_switch),
         is_suspended: spec.suspend.unwrap_or(false),
         traffic: traffic(object, &status),
+        draws: draws::draws(object),
         revisions: revisions(&name, &status, slots(spec), endpoints),
         start: start(object, &status),
         name,
@@ -127,14 +130,18 @@ fn traffic(object: &InferenceModel, status: &InferenceModelStatus) -> Traffic {
             stable,
             others: canary.into_iter().map(|revision| Arm { revision, weight_basis_points }).collect(),
         },
-        sticky_key: match declared.sticky_key.unwrap_or_default() {
-            model::StickyKey::Conversation => StickyKey::Conversation,
-            model::StickyKey::User => StickyKey::User,
-            model::StickyKey::APIKey => StickyKey::APIKey,
-            model::StickyKey::Request => StickyKey::Request,
-        },
+        sticky_key: sticky_key(declared.sticky_key),
         may_override: declared.header_override.unwrap_or(true),
         mirror: mirror.map(|revision| Mirror { revision, percent: mirror_percent }),
+    }
+}
+
+fn sticky_key(declared: Option<model::StickyKey>) -> StickyKey {
+    match declared.unwrap_or_default() {
+        model::StickyKey::Conversation => StickyKey::Conversation,
+        model::StickyKey::User => StickyKey::User,
+        model::StickyKey::APIKey => StickyKey::APIKey,
+        model::StickyKey::Request => StickyKey::Request,
     }
 }
 

@@ -215,3 +215,45 @@ fn a_pod_that_drains_gets_nothing_new() {
         found.map(|endpoint| (endpoint.pod.as_str(), endpoint.is_ready, endpoint.is_leaving)).collect();
     assert_eq!(found, [("p-1", true, false), ("p-2", false, true)]);
 }
+
+#[test]
+fn flags_and_experiments_are_draws_with_salts_of_their_own() {
+    let spec = json!({
+        "featureFlags": [
+            {"name": "warm", "enabledPercent": 30, "stickyKey": "User", "parameters": {
+                "temperature": "0.7", "topP": "0.9", "topK": 0, "minP": "0.05", "frequencyPenalty": "-0.5",
+                "presencePenalty": "1", "repeatPenalty": "1.1", "maxTokens": 64, "systemPrompt": "Be brief.",
+            }},
+        ],
+        "experiments": [
+            {"name": "warm", "variants": [
+                {"name": "big", "weightPercent": 60},
+                {"name": "small", "weightPercent": 20, "model": "tiny-small"},
+            ]},
+        ],
+    });
+    let draws = read(&spec, &json!({}), &[]).draws;
+    let [flag, experiment] = draws.as_slice() else { panic!("{draws:?}") };
+    assert_eq!((flag.salt.as_str(), experiment.salt.as_str()), ("u-1/flag/warm", "u-1/experiment/warm"));
+    assert_eq!((flag.sticky_key, experiment.sticky_key), (StickyKey::User, StickyKey::Conversation));
+    let lots = |draw: &crate::gateway::view::DrawView| -> Vec<(String, u16, Option<String>)> {
+        let lots = draw.lots.iter();
+        lots.map(|lot| (lot.name.clone(), lot.weight_basis_points, lot.model.clone())).collect()
+    };
+    assert_eq!(lots(flag), [("on".into(), 3_000, None), ("off".into(), 7_000, None)]);
+    assert_eq!(
+        lots(experiment),
+        [("big".into(), 6_000, None), ("small".into(), 2_000, Some("tiny-small".into()))]
+    );
+    let expected = json!({
+        "temperature": 0.7, "top_p": 0.9, "top_k": 0, "min_p": 0.05, "frequency_penalty": -0.5, "presence_penalty": 1.0,
+        "repeat_penalty": 1.1, "max_tokens": 64,
+    });
+    assert_eq!(json!(flag.lots[0].parameters), expected);
+    assert_eq!(flag.lots[0].system_prompt.as_deref(), Some("Be brief."));
+    let mut other = spec.clone();
+    other["featureFlags"][0]["enabledPercent"] = json!(31);
+    let changed = read(&other, &json!({}), &[]).draws;
+    assert_ne!(changed[0].definition, flag.definition);
+    assert_eq!(changed[1].definition, experiment.definition);
+}
