@@ -158,7 +158,8 @@ fn on_trial(model: &InferenceModel, pool: &InferencePool) -> String {
             "canaryRevision": is_running.then_some(&target),
             "rollout": {
                 "former": former,
-                "phase": phase, "summary": "", "weightBasisPoints": 1000, "step": 1, "steps": 2,
+                "phase": if phase == "Completed" { "Stable" } else { phase },
+                "summary": "", "weightBasisPoints": 1000, "step": 1, "steps": 2,
                 "course": {"phase": phase, "since": "2027-01-15T07:00:00Z", "ending": "RolledBack"},
                 "failedRevisions": [{"revision": target, "retryToken": "again", "ending": "RolledBack", "message": ""}],
             },
