@@ -122,7 +122,7 @@ impl Desk {
         let is_retry = part.is_some() && attempt(&head.headers) > 1;
         let envelope = Envelope::new(head.method, &head.uri, head.headers, body.bytes, self.client);
         let (envelope, detour) = match &part {
-            Some(part) => ways(part, &board, model, envelope),
+            Some(part) => ways(part, &board, model, &envelope),
             None => (envelope, None),
         };
         if let Some(part) = part {
@@ -152,7 +152,7 @@ impl Desk {
 }
 
 /// A request that takes part, as its model is asked, and as the one is that a variant names.
-fn ways(part: &Part, board: &Board, model: &ModelBoard, asked: Envelope) -> (Envelope, Option<Detour>) {
+fn ways(part: &Part, board: &Board, model: &ModelBoard, asked: &Envelope) -> (Envelope, Option<Detour>) {
     let other = part.other_model().and_then(|name| board.named(name)).map(|other| {
         let body = part.body_for(&other.view.served_name, asked.body());
         let name = other.view.name.clone();

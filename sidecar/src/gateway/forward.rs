@@ -407,19 +407,19 @@ impl Exchange {
         let sent = Instant::now();
         self.app.metrics.added_latency.observe(self.began.elapsed().as_secs_f64());
         let request = detour.envelope.to(lease.address(), 1);
-        let has_failed = match self.pods.ask(lease.address(), request).await {
-            Ok(response) => match judge(response, lease, arm.clone(), sent).await {
-                Ok(opened) if opened.parts.status.is_success() => return Ok(opened),
-                Ok(mut opened) => {
-                    opened.lease.answered(Instant::now());
-                    opened.parts.status.is_server_error()
-                }
-                Err(trouble) => !matches!(trouble, Trouble::Busy(_)),
-            },
-            Err(_) => {
-                lease.failed(Instant::now());
-                true
+        let judged = if let Ok(response) = self.pods.ask(lease.address(), request).await {
+            judge(response, lease, arm.clone(), sent).await
+        } else {
+            lease.failed(Instant::now());
+            Err(Trouble::Reset)
+        };
+        let has_failed = match judged {
+            Ok(opened) if opened.parts.status.is_success() => return Ok(opened),
+            Ok(mut opened) => {
+                opened.lease.answered(Instant::now());
+                opened.parts.status.is_server_error()
             }
+            Err(trouble) => !matches!(trouble, Trouble::Busy(_)),
         };
         arm.failures.fetch_add(has_failed.into(), Ordering::Relaxed);
         tracing::debug!(model = detour.model, "a variant's model gave no answer; the client's own is asked");

@@ -132,7 +132,7 @@ impl Two {
 
     fn view(base: &Pod, others: &[&Pod]) -> View {
         let mut small = model("small", &[("small-a", others)]);
-        small.served_name = "org/small".to_owned();
+        small.served_name = "org/small".into();
         view([with(vec![elsewhere("small")], tiny(&[base])), small])
     }
 

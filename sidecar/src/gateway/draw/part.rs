@@ -214,7 +214,9 @@ mod tests {
 
     fn tokens(parts: &[&[u8]]) -> Option<u32> {
         let mut told = Told::default();
-        parts.iter().for_each(|part| told.feed(part));
+        for part in parts {
+            told.feed(part);
+        }
         told.tokens()
     }
 

@@ -105,10 +105,10 @@ impl Lot {
             Ended::Left => self.cancelled += 1,
             Ended::Failed => self.errors += 1,
             Ended::Answered { first, between, whole, tokens } if !is_fallback => {
-                first.into_iter().for_each(|time| self.first_token.push(milliseconds(time)));
-                between.into_iter().for_each(|time| self.inter_token.push(milliseconds(time)));
-                self.duration.push(milliseconds(whole));
-                tokens.into_iter().for_each(|tokens| self.output_tokens.push(tokens.into()));
+                self.first_token.push(first.map(milliseconds));
+                self.inter_token.push(between.map(milliseconds));
+                self.duration.push(Some(milliseconds(whole)));
+                self.output_tokens.push(tokens.map(f64::from));
             }
             Ended::Refused | Ended::Answered { .. } => {}
         }
@@ -132,9 +132,9 @@ impl Lot {
 // === impl Measure ===
 
 impl Measure {
-    /// Adds a positive value; others have no logarithm, and mean that there was nothing to measure.
-    fn push(&mut self, value: f64) {
-        if value > 0.0 {
+    /// Adds a positive value, if there is one; others have no logarithm, and mean that there was nothing to measure.
+    fn push(&mut self, value: Option<f64>) {
+        if let Some(value) = value.filter(|value| *value > 0.0) {
             let log = value.ln();
             self.count += 1;
             self.sum += value;
