@@ -72,7 +72,7 @@ fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut V
 
 /// Another value of the same kind. `choices` are the words that enums here have.
 fn changed(value: &Value) -> Value {
-    const CHOICES: [[&str; 2]; 21] = [
+    const CHOICES: [[&str; 2]; 22] = [
         ["HTTP", "HTTPS"],
         ["HuggingFace", "HTTP"],
         ["Ephemeral", "PersistentVolumeClaim"],

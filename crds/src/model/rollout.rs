@@ -157,7 +157,7 @@ pub struct AnalysisPolicy {
     /// When it may be judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<AnalysisMethod>,
-    /// First attempts that the canary is expected to see in the whole rollout; with method GroupSequential.
+    /// First attempts that the canary is expected to see in the whole rollout; with method `GroupSequential`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 1_000_000_000))]
     pub expected_requests: Option<i64>,
@@ -211,7 +211,7 @@ pub struct TolerancePolicy {
     pub prefill_percent: Option<i32>,
 }
 
-/// When a canary may be judged. Default: WorkNormalised.
+/// When a canary may be judged. Default: `WorkNormalised`.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum AnalysisMethod {
     /// At any time: a bad canary goes as soon as that is proven.

@@ -255,12 +255,7 @@ fn roll(
     let replicas_max = pool.spec.limits.as_ref().and_then(|limits| limits.max_replicas);
     let seen = observed.scaling.as_ref();
     let asked = autoscale::asked(model, seen.map(|seen| seen.look.decision.desired), now);
-    let granted = match replicas_max {
-        Some(replicas_max) => {
-            allot(&claims_with(&observed.claims, &model.name_any(), asked), &model.name_any(), replicas_max)
-        }
-        None => asked,
-    };
+    let granted = replicas_max.map_or(asked, |max| granted(observed, model, asked, max));
     let wanted = if model.spec.suspend == Some(true) { 0 } else { granted };
 
     let all = revisions(model, &observed.deployments);
@@ -292,12 +287,7 @@ fn roll(
     let conducted = conduct(model, &scene, now);
     let target_pods = conducted.as_ref().map_or(wanted, |conducted| conducted.target_pods);
     let stable_pods = conducted.as_ref().map_or(wanted, |conducted| conducted.stable_pods);
-    // Fewer of a revision that serves alone: they drain first.
-    let is_alone = stable == Some(target.as_str()) && model.spec.suspend != Some(true);
-    let drain = match is_alone {
-        true => drained(model, observed, pool, target, target_pods, now),
-        false => Drain { replicas: target_pods, ..Drain::default() },
-    };
+    let drain = drained(model, observed, accepted, target_pods, now);
     let is_complete = current.is_some_and(|current| {
         let is_told = current.replicas_told == drain.replicas || needed.is_some();
         current.is_current && target_pods > 0 && is_told && current.ready >= needed.unwrap_or(target_pods)
@@ -363,17 +353,27 @@ fn roll(
     }
 }
 
-/// How the revision that serves gets down to `wanted` pods.
+/// Replicas that the pool grants of those that are asked for.
+fn granted(observed: &Observed, model: &InferenceModel, asked: i32, replicas_max: i32) -> i32 {
+    let name = model.name_any();
+    allot(&claims_with(&observed.claims, &name, asked), &name, replicas_max)
+}
+
+/// How the target gets down to `wanted` pods: where it serves alone, they drain first.
 fn drained(
     model: &InferenceModel,
     observed: &Observed,
-    pool: &InferencePool,
-    revision: &str,
+    accepted: &Accepted<'_>,
     wanted: i32,
     now: Timestamp,
 ) -> Drain {
+    let Accepted { pool, target } = accepted;
+    let stable = model.status.as_ref().and_then(|status| status.stable_revision.as_ref());
+    if stable != Some(target) || model.spec.suspend == Some(true) {
+        return Drain { replicas: wanted, ..Drain::default() };
+    }
     let in_flight = |pod: &Pod| observed.in_flight.get(pod.metadata.uid.as_deref()?).copied();
-    let pods = pods_of(observed, revision);
+    let pods = pods_of(observed, target);
     let members: Vec<Member> = pods.iter().map(|pod| Member::of(pod, in_flight(pod))).collect();
     let before = model.status.as_ref().map(|status| status.draining.as_slice()).unwrap_or_default();
     drain(&members, wanted, before, drain::deadline(model, pool), now)
