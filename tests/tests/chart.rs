@@ -22,7 +22,7 @@ const RIGHTS: [&str; 15] = [
     "rbac.authorization.k8s.io/rolebindings roles: create get patch",
     "/configmaps: get",
     "/persistentvolumeclaims: get",
-    "/pods: get list watch",
+    "/pods: get list patch watch",
     "/serviceaccounts: create get patch",
     "/services: create delete get list patch watch",
 ];
