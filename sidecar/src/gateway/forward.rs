@@ -341,7 +341,8 @@ impl Exchange {
         Some(Chosen { lease, arm, mirror, detour: None })
     }
 
-    /// Of the revision; else, if that is not the stable one, of the stable one; else the same pod again.
+    /// Of the revision; else, if that is not the stable one, of the stable one; else the same pod again. What a canary has
+    /// failed once goes to the stable revision first: whatever ails one of its pods may ail them all.
     fn lease(&self, model: &ModelBoard, routed: &Routed) -> Option<(Arc<Arm>, Lease)> {
         let now = Instant::now();
         let choose = |revision: &str, avoid: &[SocketAddr]| {
@@ -349,9 +350,13 @@ impl Exchange {
             let lease = arm.fleet.choose(&self.ask, avoid, now, fastrand::u64(..))?;
             Some((arm.clone(), lease))
         };
-        let stable = model.view.traffic.table.stable.as_str();
-        choose(&routed.revision, &self.avoid)
-            .or_else(|| routed.is_canary.then(|| choose(stable, &self.avoid)).flatten())
+        let mut revisions = [routed.revision.as_str(), model.view.traffic.table.stable.as_str()];
+        if self.has_retried && self.ask.revision.is_none() {
+            revisions.reverse();
+        }
+        revisions
+            .into_iter()
+            .find_map(|revision| choose(revision, &self.avoid))
             .or_else(|| self.may_repeat.then(|| choose(&routed.revision, &[])).flatten())
     }
 

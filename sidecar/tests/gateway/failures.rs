@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Front, Pod, tiny, view};
+use crate::harness::{Front, Pod, chat, model, tiny, view, with_canary};
 
 /// Two pods that both take requests; which is asked first is the gateway's choice.
 async fn first_of(pods: &mut [Pod; 2]) -> (crate::harness::Asked, usize) {
@@ -40,6 +40,28 @@ async fn a_pod_that_cannot_answer_is_replaced_by_the_other() {
         assert_eq!(front.metric(&retries), 1, "{fault}");
         front.is_idle().await;
     }
+}
+
+#[tokio::test]
+async fn what_a_canary_has_failed_goes_to_the_stable_revision_unless_the_canary_was_asked_for() {
+    let mut stable = Pod::new().await;
+    let mut canary = [Pod::new().await, Pod::new().await];
+    let both: &[(&str, &[&Pod])] = &[("tiny-a", &[&stable]), ("tiny-b", &[&canary[0], &canary[1]])];
+    let front = Front::new(view([with_canary(model("tiny", both), 10_000)])).await;
+    let mut client = front.chat(json!({})).await;
+    let (asked, _) = first_of(&mut canary).await;
+    asked.refuses(503, "engine_lost").await;
+    let again = stable.asked().await;
+    assert_eq!(again.header("x-inferno-attempt"), Some("2"));
+    again.answer(200, "\"ok\"").await;
+    assert_eq!(client.reply().await.status, 200);
+
+    let mut client = front.connect().await;
+    client.post("/v1/chat/completions", "x-inferno-revision: tiny-b\r\n", &chat(json!({}))).await;
+    let (asked, which) = first_of(&mut canary).await;
+    asked.refuses(503, "engine_lost").await;
+    canary[1 - which].asked().await.answer(200, "\"ok\"").await;
+    assert_eq!(client.reply().await.status, 200);
 }
 
 #[tokio::test]
