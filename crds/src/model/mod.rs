@@ -5,6 +5,7 @@ mod autoscaling;
 pub mod experiment;
 mod experiment_status;
 mod rollout;
+mod rollout_status;
 mod status;
 
 use std::borrow::Cow;
@@ -26,12 +27,14 @@ pub use rollout::{
     InconclusivePolicy, KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep,
     RolloutStrategy, StepGate, StickyKey, TolerancePolicy, TrafficPolicy, UnderpoweredPolicy,
 };
+pub use rollout_status::{
+    AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, CanaryCourse, CanaryPhase,
+    ChosenCapacity, ClientFigures, FailedRevision, FormerRevision, Percentiles, RolloutPhase, RolloutStatus,
+    ShadowStatus, WelchFigures,
+};
 pub use status::{
-    Alarm, AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, AutoscalingStatus,
-    CanaryCourse, CanaryPhase, ChosenCapacity, ClientFigures, ColdStart, DrainingPod, FailedRevision,
-    FormerRevision, InferenceModelStatus, ModelFacts, PastDecision, Percentiles, Placement, PodMeasure,
-    PricedCount, RolloutPhase, RolloutStatus, ScalingDecision, ScalingFigures, ShadowStatus, StartSeconds,
-    Summary, WelchFigures,
+    Alarm, AutoscalingStatus, ColdStart, DrainingPod, InferenceModelStatus, ModelFacts, PastDecision,
+    Placement, PodMeasure, PricedCount, ScalingDecision, ScalingFigures, StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.
