@@ -62,12 +62,13 @@ fn a_pod_that_is_not_wanted_any_more_drains_comes_back_first_and_fails_no_reques
 
 /// A long answer from a pod, asked past the gateway; it must come to its end.
 fn occupy(model: &str, pod: &tests::pods::Pod) -> std::thread::JoinHandle<()> {
-    let client = Client::new(format!("{}/v1", pod.url(SERVING_PORT).unwrap())).unwrap();
-    let (asking, body) = (client.clone(), long_chat(model, "Tell me a story.", TOKENS));
+    // Each has a client of its own: a connection ends with the runtime that opened it, whoever uses it then.
+    let client = || Client::new(format!("{}/v1", pod.url(SERVING_PORT).unwrap())).unwrap();
+    let (asking, body) = (client(), long_chat(model, "Tell me a story.", TOKENS));
     let thread = std::thread::spawn(move || {
         let answer = block_on(asking.stream(&body)).unwrap();
         assert_eq!(answer.finish_reason, "length");
     });
-    block_on(until_queued(&client, |status| status["running"] == 1));
+    block_on(until_queued(&client(), |status| status["running"] == 1));
     thread
 }
