@@ -178,6 +178,8 @@ pub fn held(
     let mut status = InferenceModelStatus {
         // Nobody knows the target now. But gateways go on sending a first revision what it was sent before.
         target_revision: before.target_revision.clone().filter(|_| before.stable_revision.is_none()),
+        // Who was to leave stays, so it serves.
+        draining: Vec::new(),
         rollout: Some(RolloutStatus {
             phase: RolloutPhase::Pending,
             summary: problem.reason.to_string(),

@@ -316,6 +316,14 @@ fn pods_that_drain_are_not_counted_and_the_first_to_come_back() {
 }
 
 #[test]
+fn while_nothing_can_be_decided_who_was_to_leave_serves_again() {
+    let mut scene = shrinking(Some("pod-1"), [3, 0]);
+    scene.observed.pool = None;
+    let held = scene.plan();
+    assert_eq!((draining(&held), held.deployment.clone()), (vec![], None));
+}
+
+#[test]
 fn a_pod_that_the_deployment_does_not_count_any_more_is_not_subtracted_twice() {
     let mut scene = shrinking(Some("pod-1"), [3, 0]);
     scene.observed.deployments[0].spec.as_mut().unwrap().replicas = Some(1);
