@@ -26,6 +26,7 @@ use crate::autoscale::tell::Seen;
 use crate::experiment::{Experiments, declared};
 use crate::gateway::{COMPONENT, COMPONENT_LABEL, fingerprint};
 use crate::golden::runner::Runner;
+use crate::held::ModelKey;
 use crate::load::Loads;
 use crate::metrics::Metrics;
 use crate::notify::sender::Notifier;
@@ -171,6 +172,7 @@ async fn run_in(
             context.clone(),
         )
         .for_each(|result| {
+            part_from_deleted(result.as_ref().err(), &shared);
             tell_broken_watches(result.err());
             futures::future::ready(())
         });
@@ -253,10 +255,7 @@ async fn reconcile_model(guarded: Arc<Model>, context: Arc<Context>) -> Result<A
         }
     };
     if model.metadata.deletion_timestamp.is_some() {
-        let key = (model.namespace().unwrap_or_default(), model.name_any());
-        context.shared.loads.rest(&key);
-        context.shared.trials.rest(&key);
-        context.shared.experiments.rest(&key);
+        part(&context.shared, &(model.namespace().unwrap_or_default(), model.name_any()));
         // Everything of a model is owned by it, so the garbage collector does the rest.
         return Ok(Action::await_change());
     }
@@ -451,8 +450,23 @@ impl Error {
     }
 }
 
+/// Nobody is woken by the deletion of a model, but by that of what it owned, and then it is not there.
+fn part_from_deleted(error: Option<&controller::Error<Error, watcher::Error>>, shared: &Shared) {
+    if let Some(controller::Error::ObjectNotFound(model)) = error {
+        part(shared, &(model.namespace.clone().unwrap_or_default(), model.name.clone()));
+    }
+}
+
+/// Nothing is said or done about a model any more.
+fn part(shared: &Shared, key: &ModelKey) {
+    shared.loads.rest(key);
+    shared.trials.rest(key);
+    shared.experiments.rest(key);
+    shared.notifier.part(&key.0, &key.1, Timestamp::now());
+}
+
 /// A watch that fails is tried again by the library, with growing pauses; but somebody should know. Reconciles that
-/// failed have been told already, and a wake for a model that is gone means nothing.
+/// failed have been told already.
 fn tell_broken_watches(error: Option<controller::Error<Error, watcher::Error>>) {
     if let Some(controller::Error::QueueError(error)) = error {
         tracing::warn!(%error, "a watch is broken; it is tried again");

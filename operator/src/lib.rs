@@ -35,6 +35,7 @@ pub mod report;
 pub mod trial;
 
 pub mod endpoints;
+pub mod explain;
 pub mod leader;
 pub mod metrics;
 pub mod settings;

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use operator::controller::{self, Shared, recorder};
 use operator::endpoints::{self, Health};
 use operator::experiment::Experiments;
+use operator::explain;
 use operator::golden::runner::Runner;
 use operator::held::{self, GatewayReports};
 use operator::leader::{Election, lead, win};
@@ -41,9 +42,11 @@ async fn main() -> anyhow::Result<()> {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
         .init();
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match CommandLine::parse().command {
         Command::Run(settings) => run(*settings).await,
         Command::Crd => print_definitions(),
+        Command::Explain(options) => explain::run(options).await,
     }
 }
 
@@ -55,12 +58,9 @@ fn print_definitions() -> anyhow::Result<()> {
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let (metrics, health) = (Metrics::new()?, Health::default());
     health.turned(Timestamp::now());
     let client = Client::try_default().await.context("find the cluster")?;
-    serve(settings.listen, endpoints::router(health.clone(), metrics.clone())).await?;
-
     // Reports go to every operator, so that whoever becomes the leader knows the last half hour.
     let wake = broadcast::channel(WAKES_MAX).0;
     let reports = Reports::new(wake.clone());
@@ -69,6 +69,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (trials, experiments) = (Trials::default(), Experiments::default());
     metrics.show(gateways.clone())?;
     metrics.show(loads.clone())?;
+    let own = endpoints::router(health.clone(), metrics.clone()).merge(explain::router(
+        loads.clone(),
+        trials.clone(),
+        metrics.clone(),
+    ));
+    serve(settings.listen, own).await?;
     let intake = report::router(reports.clone(), loads.clone(), trials.clone(), metrics.clone())
         .merge(held::router(gateways, loads.clone(), trials.clone(), experiments.clone(), metrics.clone()));
     serve(settings.reports_listen, intake).await?;

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::pool::ImagePullPolicy;
 
 use crate::controller::Scope;
+use crate::explain;
 use crate::objects::Installation;
 
 /// The control plane of Inferno.
@@ -26,6 +27,8 @@ pub enum Command {
     Run(Box<Settings>),
     /// Print the custom resource definitions as YAML.
     Crd,
+    /// Print why a model has as many pods as it has, and why its canary is judged as it is.
+    Explain(explain::Options),
 }
 
 /// How to run.
@@ -43,7 +46,7 @@ pub struct Settings {
     /// Namespaces to watch, separated by commas; `*` is all of them. Default: the operator's own.
     #[arg(long, env = "INFERNO_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
-    /// Address of /metrics, /healthz and /readyz.
+    /// Address of /metrics, /healthz, /readyz and /explain.
     #[arg(long, env = "INFERNO_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// Address of the intake for reports.

@@ -204,6 +204,26 @@ async fn each_kind_of_receiver_gets_one_message_for_a_change() {
 }
 
 #[tokio::test]
+async fn the_incidents_of_a_deleted_model_end_with_it_and_nobody_else_is_told() {
+    let (scene, mut receiver) = (scene(), Receiver::start(|_, _| None).await);
+    let at = |path: &str| format!("{}{path}", receiver.address);
+    scene.describe("pager", &json!({"type": "PagerDuty", "url": at("/pagerduty"), "routingKey": KEY}));
+    scene.webhook("own", &at("/own"));
+    let model = model(1, &["pager", "own"]);
+    let calm = Plan { notices: vec![], ..planned(&model) };
+    scene.notifier.tell(&model, &calm, Timestamp::now());
+    scene.notifier.part("default", "tiny", Timestamp::now());
+    scene.notifier.part("default", "tiny", Timestamp::now());
+    scene.finish().await;
+    let arrivals = [receiver.next().await, receiver.next().await];
+    assert!(receiver.arrivals.try_recv().is_err(), "more than an end for each incident");
+    let ends =
+        arrivals.each_ref().map(|end| (end.body()["event_action"].clone(), end.body()["dedup_key"].clone()));
+    let expected = ["serving", "rollout"].map(|topic| format!("inferno/north/default/tiny/{topic}"));
+    assert_eq!(ends, expected.map(|key| (json!("resolve"), json!(key))));
+}
+
+#[tokio::test]
 async fn a_failed_sending_is_tried_again_with_the_key_that_counts_then() {
     let scene = scene();
     let mut receiver = Receiver::start(|_, number| {

@@ -4,5 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod autoscale;
+pub mod explain;
 pub mod rollout;
 pub mod statistics;

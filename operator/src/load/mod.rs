@@ -310,6 +310,11 @@ impl Loads {
         })
     }
 
+    /// The last decision on a model, if this process decides for it.
+    pub fn decision(&self, key: &ModelKey) -> Option<Decision> {
+        self.with(|models| models.get(key)?.last.clone())
+    }
+
     /// Nobody wants to know how many replicas this model should have any more.
     pub fn rest(&self, key: &ModelKey) {
         self.with(|models| {

@@ -117,6 +117,41 @@ fn message(
     Message { id: identity(&message, &model.uid().unwrap_or_default()), ..message }
 }
 
+/// A model that is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+    /// Name of the cluster, if the installation has one.
+    pub cluster: Option<&'a str>,
+}
+
+/// Whatever may be open of a model that was deleted is over.
+pub fn endings(subject: Subject<'_>, now: Timestamp) -> [Message; 2] {
+    [NotificationEvent::Serving, NotificationEvent::Rollout].map(|event| {
+        let message = Message {
+            id: String::new(),
+            at: now,
+            cluster: subject.cluster.map(str::to_owned),
+            kind: "InferenceModel",
+            namespace: subject.namespace.to_owned(),
+            name: subject.name.to_owned(),
+            revision: None,
+            phase: None,
+            event,
+            severity: Severity::Info,
+            effect: Effect::Closes,
+            reason: "ModelDeleted".to_owned(),
+            text: "the model was deleted".to_owned(),
+        };
+        Message { id: identity(&message, subject.uid), ..message }
+    })
+}
+
 /// An alarm and its end are as severe as the alarm is.
 fn severity(model: &InferenceModel, status: &InferenceModelStatus, notice: &Notice) -> Severity {
     let begun = status.alarm.as_ref().filter(|alarm| alarm.reason == notice.reason);

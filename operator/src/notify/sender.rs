@@ -12,6 +12,7 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Certificate, Client, Response};
 use tokio::task::JoinSet;
 
+use super::farewell::Known;
 use super::format::{Posting, posting};
 use super::message::{Message, messages};
 use super::pace::{Pace, asked_for, is_passing};
@@ -33,6 +34,7 @@ struct Office {
     pace: Pace,
     metrics: Metrics,
     told: Mutex<Told>,
+    known: Mutex<Known>,
     queues: Mutex<HashMap<String, Queue<Queued>>>,
     workers: Mutex<JoinSet<()>>,
 }
@@ -66,6 +68,7 @@ impl Notifier {
             pace,
             metrics,
             told: Mutex::default(),
+            known: Mutex::default(),
             queues: Mutex::default(),
             workers: Mutex::default(),
         };
@@ -79,6 +82,7 @@ impl Notifier {
 
     /// Queues what a plan's notices say to whom `model` names, unless it is queued already. Never waits.
     pub fn tell(&self, model: &InferenceModel, plan: &Plan, now: Timestamp) {
+        lock(&self.0.known).meet(model);
         if model.spec.notifications.is_empty() || plan.notices.is_empty() {
             return;
         }
@@ -86,6 +90,14 @@ impl Notifier {
         let (uid, version) = (model.uid().unwrap_or_default(), model.resource_version().unwrap_or_default());
         let messages: Vec<Message> = lock(&self.0.told).only_new(&uid, &version, messages);
         for (receiver, letter) in letters(&model.spec.notifications, &messages) {
+            self.post(&receiver, letter);
+        }
+    }
+
+    /// Closes what a model that is gone may have open.
+    pub fn part(&self, namespace: &str, name: &str, now: Timestamp) {
+        let letters = lock(&self.0.known).part((namespace, name), self.0.cluster.as_deref(), now);
+        for (receiver, letter) in letters {
             self.post(&receiver, letter);
         }
     }

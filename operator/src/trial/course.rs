@@ -72,6 +72,11 @@ impl Course {
         self.evidence.exposed_ms().map(|_| judge(&self.evidence))
     }
 
+    /// What is known.
+    pub(super) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
     /// What clients of both revisions notice in the present step.
     pub(super) fn clients(&self) -> Vec<ClientFigures> {
         let step = self.evidence.steps().last();

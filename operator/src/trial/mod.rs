@@ -24,6 +24,7 @@ use crds::model::{AnalysisMethod, AnalysisPolicy, InferenceModel, InferenceModel
 use crds::report::{GatewayModel, GatewayReport, Report};
 use crds::split::BUCKETS;
 use judgement::autoscale::Millis;
+use judgement::explain;
 use judgement::rollout::{
     Analysis, Arm, ArmCounts, Method, Objectives, Observation, Outcome, PodReport, Tolerances, Verdict,
 };
@@ -397,6 +398,15 @@ impl Trials {
             let age_ms = now.since(trial.found);
             let clients = trial.course.as_ref().map(Course::clients).unwrap_or_default();
             Some(Seen { canary: trial.standing.canary.clone()?, verdict, clients, age_ms })
+        })
+    }
+
+    /// The last verdict on the canary of a model, and what it was made from.
+    pub fn trial(&self, key: &ModelKey) -> Option<explain::Trial> {
+        self.with(|models| {
+            let trial = models.get(key)?;
+            let evidence = trial.course.as_ref()?.evidence().clone();
+            Some(explain::Trial { evidence, verdict: trial.verdict.clone()? })
         })
     }
 

@@ -1,10 +1,11 @@
 //! What the binary `simulate` understands. Each judgement brings its own options and its own gates.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use judgement::explain::Record;
 
 use super::gates::{self, Judgement, Scale};
 use super::trace::{Service, Trace, Traces};
@@ -26,7 +27,7 @@ enum Command {
     Canary(canary::Options),
     /// Replays a stored decision or verdict and prints its reasoning.
     Explain {
-        /// JSON of one decision, or of a verdict with its evidence, as the simulator stores them.
+        /// JSON as the simulator stores it, and as `inferno-operator explain --output json` prints it.
         file: PathBuf,
     },
     /// Checks what the project claims about its judgements; fails when a claim falls short.
@@ -98,11 +99,10 @@ impl Cli {
     }
 }
 
-fn explain(file: &std::path::Path) -> Result<()> {
+fn explain(file: &Path) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let is_verdict = text.contains("\"evidence\"");
-    let explained = if is_verdict { canary::explain::explain(&text) } else { autoscale::explain(&text) };
-    println!("{}", explained.with_context(|| format!("replay {}", file.display()))?);
+    let replay = || anyhow::Ok(serde_json::from_str::<Record>(&text)?.explain()?);
+    println!("{}", replay().with_context(|| format!("replay {}", file.display()))?);
     Ok(())
 }
 
@@ -123,4 +123,34 @@ fn check_gates(options: &GateOptions) -> Result<()> {
     }
     println!("all {} gates are met", found.len());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use judgement::explain::Trial;
+    use judgement::rollout::{Analysis, Outcome, Verdict};
+
+    use super::canary::closed;
+    use super::canary::world::World;
+    use super::*;
+
+    #[test]
+    fn a_stored_verdict_is_explained_and_a_changed_one_is_refused() {
+        let material = canary::material(&Traces::open(None).unwrap());
+        let world = World { rate: 2.0, pods: 4, ..World::plain("small") };
+        let ending = closed::run(&world, &material, 1, &Analysis::default());
+        let trial = Trial { evidence: ending.evidence, verdict: ending.verdict.unwrap() };
+        let explain = |trial: Trial| {
+            let record = Record { trial: Some(trial), ..Record::default() };
+            let text = serde_json::to_string(&record).unwrap();
+            serde_json::from_str::<Record>(&text).unwrap().explain()
+        };
+        let text = explain(trial.clone()).unwrap();
+        let is_whole = ["bit for bit", "| Decode", "| Ttft", &trial.verdict.sentence];
+        assert!(is_whole.iter().all(|part| text.contains(part)), "{text}");
+
+        let verdict = Verdict { outcome: Outcome::Suspect, ..trial.verdict };
+        let refusal = explain(Trial { verdict, ..trial }).unwrap_err().to_string();
+        assert!(refusal.contains("the replay differs"), "{refusal}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Gates: a claim, the figure that was found, the threshold, and whether it was met. The binary prints them all and
 //! fails when one falls short.
 
-use super::table::Table;
+use judgement::explain::table::Table;
 
 /// Which judgement a gate is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

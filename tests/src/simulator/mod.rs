@@ -6,7 +6,7 @@
 //! - [`arrivals`]: when requests come and how large they are (synthetic shapes);
 //! - [`trace`]: the same from the Azure traces (a resampled extract ships in `tests/data/azure-llm`);
 //! - [`parallel`]: one thread per core, a progress line, results in the order of the jobs;
-//! - [`table`], [`plot`], [`report`]: Markdown tables, SVG plots, the folder that results go to;
+//! - [`plot`], [`report`]: SVG plots, and the folder that results go to;
 //! - [`gates`]: a named figure, its threshold, and whether it was met;
 //! - [`cli`]: what the binary `simulate` understands.
 //!
@@ -21,5 +21,4 @@ pub mod parallel;
 pub mod plot;
 pub mod random;
 pub mod report;
-pub mod table;
 pub mod trace;

@@ -84,6 +84,12 @@ impl Crowd {
     }
 }
 
+/// What the operator says of its last decision, made again from what it keeps.
+fn explained(model: &str) -> String {
+    let asked = ["exec", "deployment/inferno-operator", "--", "inferno-operator", "explain", model];
+    kubectl(&[&["--namespace", SYSTEM_NAMESPACE], &asked[..]].concat()).unwrap()
+}
+
 /// Its name puts it behind the others that take minutes: by then the operator is hardly young any more.
 #[test]
 fn steps_of_load_add_pods_that_go_again_without_a_failed_request() {
@@ -100,6 +106,8 @@ fn steps_of_load_add_pods_that_go_again_without_a_failed_request() {
         .wait("with more pods", READY_LIMIT, |object| object["status"]["readyReplicas"].as_i64() > Some(1));
     println!("{:?} after the step there are {} pods", began.elapsed(), up["status"]["readyReplicas"]);
     assert_eq!(condition(&up, "ScalingActive").0, "True");
+    let why = explained("default/stepping");
+    assert!(why.contains("bit for bit") && why.contains("| late pod-seconds |"), "{why}");
     std::thread::sleep(Duration::from_secs(20));
     let (answered, mut failures) = runtime.block_on(crowd.stop());
 

@@ -17,4 +17,4 @@ pub mod study;
 pub mod tables;
 
 pub use claims::check as gates;
-pub use options::{Options, explain, run};
+pub use options::{Options, run};

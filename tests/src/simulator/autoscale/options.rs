@@ -1,14 +1,12 @@
 //! The command line of this half.
 
-use std::fmt::Write as _;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use judgement::autoscale::{Decision, PodModel, Policy, replay};
+use judgement::autoscale::{PodModel, Policy};
+use judgement::explain::Record;
 
 use super::super::cli::Common;
 use super::super::report::Folder;
-use super::super::table::Table;
 use super::fleet::LoadTime;
 use super::ours::Faults;
 use super::run::{Decider, Outcome, Place, Watch, run as run_one};
@@ -157,57 +155,13 @@ pub fn run(options: &Options) -> Result<()> {
             need,
             &runs,
         )?;
-        if let Some(decision) = runs.iter().find_map(|(_, outcome)| outcome.last.as_ref()) {
-            folder.json("autoscale-decision.json", decision)?;
+        if let Some(decision) = runs.iter().find_map(|(_, outcome)| outcome.last.clone()) {
+            let record = Record { decision: Some(decision), ..Record::default() };
+            folder.json("autoscale-decision.json", &record)?;
         }
     }
     println!("tables, plots and a decision to explain are in {}", options.common.out.display());
     Ok(())
-}
-
-/// Replays the decision that `text` stores, and says what it was reckoned from.
-pub fn explain(text: &str) -> Result<String> {
-    let decision: Decision = serde_json::from_str(text).context("not a decision")?;
-    let again = replay(&decision);
-    ensure!(
-        again == decision,
-        "the replay differs: it says {} instead of {}: {}",
-        again.desired,
-        decision.desired,
-        again.sentence
-    );
-    let figures = &decision.figures;
-    let mut out = String::new();
-    writeln!(
-        out,
-        "{} → {} pods ({:?}). {}",
-        decision.current, decision.desired, decision.winner, decision.sentence
-    )?;
-    writeln!(out, "Replayed from its stored inputs: the same, bit for bit.\n")?;
-    writeln!(
-        out,
-        "demand {:.2} pods, proven {:.2}, growing {:.4} per s",
-        figures.demand, figures.proven, figures.slope
-    )?;
-    writeln!(out, "97 % of the past at most {:.2}, dispersion {:.2}", figures.high, figures.dispersion)?;
-    writeln!(
-        out,
-        "a pod does {:.2} of its model; {:.1} pod-seconds wait",
-        figures.calibration, figures.queue
-    )?;
-    writeln!(out, "loading takes {:.0} s, looked ahead {:.0} s", figures.load_s, figures.horizon_s)?;
-    writeln!(
-        out,
-        "{} moments were like now; after {} of them the last pod would have paid",
-        figures.like_moments, figures.bursts
-    )?;
-    writeln!(out, "limits met: {:?}\n", decision.limits)?;
-    let mut prices = Table::new(["pods", "late pod-seconds", "late and price"]);
-    for price in &figures.prices {
-        prices.row([price.replicas.to_string(), format!("{:.1}", price.late), format!("{:.1}", price.total)]);
-    }
-    write!(out, "{prices}")?;
-    Ok(out)
 }
 
 impl Options {

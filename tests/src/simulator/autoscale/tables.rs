@@ -1,10 +1,10 @@
 //! The study as tables and plots.
 
 use anyhow::Result;
+use judgement::explain::table::Table;
 
 use super::super::plot::{Frame, Line, draw};
 use super::super::report::Folder;
-use super::super::table::Table;
 use super::run::Outcome;
 use super::scenario::{HOUR_S, Scenario};
 use super::study::Row;

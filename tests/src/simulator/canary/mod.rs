@@ -2,11 +2,10 @@
 //!
 //! In reading order: [`world`] says what is simulated, [`pod`] and [`fleet`] simulate it, [`telemetry`] shows it to
 //! judges, [`ramp`] lets all judges watch the same rollout, [`closed`] lets ours drive one, [`cells`] are the
-//! situations, [`table`] sums up, [`gates`] checks, [`explain`] replays a stored verdict.
+//! situations, [`table`] sums up, [`gates`] checks.
 
 pub mod cells;
 pub mod closed;
-pub mod explain;
 pub mod fleet;
 pub mod gates;
 pub mod others;
@@ -18,6 +17,7 @@ pub mod world;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use judgement::explain::{Record, Trial};
 use serde::Serialize;
 
 use super::cli::Common;
@@ -112,7 +112,8 @@ pub fn run(options: &Options) -> Result<()> {
         let analysis = table::analysis(cell);
         let ending = closed::run(&cell.world, &material, options.seed, &analysis);
         if let Some(verdict) = ending.verdict {
-            folder.json("canary-verdict.json", &explain::Stored { evidence: ending.evidence, verdict })?;
+            let trial = Trial { evidence: ending.evidence, verdict };
+            folder.json("canary-verdict.json", &Record { trial: Some(trial), ..Record::default() })?;
         }
     }
     plot(

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use judgement::explain::table::Table;
 use judgement::rollout::{Analysis, Reason};
 use judgement::statistics::distribution::{binomial_lower, binomial_upper};
 
 use super::super::parallel;
-use super::super::table::Table;
 use super::cells::{Cell, Claim};
 use super::closed::{self, Ending};
 use super::others;
