@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use crds::report::ShadowCounts;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
 use super::app::Board;
+use super::draw;
 use super::endpoints::breaker::Passage;
 use super::hold::HeldCounts;
 use crate::queue::tier::TIERS;
@@ -141,7 +143,8 @@ impl Metrics {
                 }
             }
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let variants = variants(now.board)?;
+        TextEncoder::new().encode_to_string(&[self.registry.gather(), variants].concat())
     }
 
     /// A copy was compared.
@@ -181,6 +184,16 @@ impl Metrics {
         // A label that was never used is no error worth telling.
         drop(self.ttft.remove_label_values(&[model, revision]));
     }
+}
+
+/// What has become of flags and experiments.
+fn variants(board: &Board) -> Result<Vec<MetricFamily>, prometheus::Error> {
+    let families = draw::metrics::Families::new()?;
+    for model in &board.models {
+        let sums = model.tallies.iter().filter_map(|tally| tally.sums());
+        sums.for_each(|sums| families.add(&model.view.name, &sums));
+    }
+    Ok(families.collect())
 }
 
 /// Makes families and registers them.

@@ -171,6 +171,17 @@ async fn a_variant_may_name_another_model_which_answers_under_its_own_name() {
     assert_eq!(two.arrivals(), [0, 1], "work counts where it is done");
     let line = "inferno_gateway_requests_total{code=\"200\",model=\"small\",revision=\"small-a\"}";
     assert_eq!(two.front.metric(line), 1);
+    let of = |family: &str, variant: &str| {
+        let labels = format!("kind=\"experiment\",model=\"tiny\",name=\"size\",variant=\"{variant}\"");
+        two.front.metric(&format!("inferno_gateway_variant_{family}{{{labels}}}"))
+    };
+    assert_eq!(
+        [of("requests_total", "small"), of("requests_total", "big"), of("errors_total", "small")],
+        [1, 0, 0]
+    );
+    // Who declares the experiment no more sees nothing of it.
+    two.front.app().take(view([tiny(&[&two.base])]));
+    assert_eq!(of("requests_total", "small"), 0);
 }
 
 #[tokio::test]

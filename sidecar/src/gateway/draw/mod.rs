@@ -1,10 +1,11 @@
 //! Feature flags and experiments: what a request draws, what it therefore asks for and carries, and what comes of it.
 //! A flag is a draw with the lots `on` and `off`, an experiment one with a lot for each variant.
 //!
-//! Here is who draws what; in [`body`] what becomes of the request's body, in [`part`] how one request takes part, and in
-//! [`tally`] the figures. All but the last are pure.
+//! Here is who draws what; in [`body`] what becomes of the request's body, in [`part`] how one request takes part, in
+//! [`tally`] the figures, and in `metrics` these for Prometheus. All but the last two are pure.
 
 pub mod body;
+pub(super) mod metrics;
 pub mod part;
 pub mod tally;
 
