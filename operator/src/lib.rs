@@ -14,6 +14,7 @@ pub mod capacity;
 pub mod conduct;
 pub mod drain;
 pub mod experiment;
+pub mod figures;
 pub mod gateway;
 pub mod golden;
 pub mod objects;

@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::figures::{ComparedMetric, Comparison, Figures};
+
 /// One experiment, or a flag as an experiment of `on` and `off`. It is rewritten when a tenth more has been answered.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,7 +23,7 @@ pub struct ExperimentStatus {
     pub variants: Vec<VariantStatus>,
     /// Each other variant against the first one, or `on` against `off`, where both have answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub comparisons: Vec<Comparison>,
+    pub comparisons: Vec<VariantComparison>,
 }
 
 /// What clients of one variant saw. A client's own retries do not count.
@@ -52,68 +54,19 @@ pub struct VariantStatus {
     pub output_tokens: Option<Figures>,
 }
 
-/// One measure over many answers.
-#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Figures {
-    /// Answers.
-    pub samples: i64,
-    /// Their mean.
-    pub mean: i64,
-    /// Half of them have less.
-    pub p50: i64,
-    /// 95 of 100 have less.
-    pub p95: i64,
-    /// 99 of 100 have less.
-    pub p99: i64,
-}
-
 /// One measure of a variant against that of the variant which it is compared with.
 #[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Comparison {
+pub struct VariantComparison {
     /// The variant.
     pub variant: String,
     /// The variant that it is compared with.
     pub against: String,
     /// What is compared.
     pub metric: ComparedMetric,
-    /// How much more the variant has: of geometric means in hundredths of a percent, of errors in hundredths of a point.
-    pub difference_basis_points: i64,
-    /// Lower end of the 95% interval of the difference.
-    pub lower_basis_points: i64,
-    /// Upper end of it.
-    pub upper_basis_points: i64,
-    /// Welch's t, in thousandths.
-    pub t_thousandths: i64,
-    /// Its degrees of freedom.
-    pub degrees_of_freedom: i64,
-    /// How often chance alone would give as large a difference, of a million times.
-    pub p_millionths: i64,
-    /// Cohen's d, in thousandths: 200 is small, 800 large.
-    pub cohens_d_thousandths: i64,
-    /// Answers that the smaller of both has.
-    pub samples: i64,
-    /// Answers that it should have before the interval is looked at, once: enough to find a difference of 5% (of errors,
-    /// of one point) in four of five experiments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recommended_samples: Option<i64>,
+    /// The variant against the other.
+    #[serde(flatten)]
+    pub comparison: Comparison,
     /// All of it for people.
     pub message: String,
-}
-
-/// What is compared.
-#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum ComparedMetric {
-    /// Time to the first token.
-    #[default]
-    FirstToken,
-    /// Time between tokens.
-    InterToken,
-    /// Time to the end of the answer.
-    Duration,
-    /// Tokens of the answer.
-    OutputTokens,
-    /// Share of requests that ended with an error.
-    Errors,
 }

@@ -4,6 +4,7 @@
 mod autoscaling;
 pub mod experiment;
 mod experiment_status;
+mod figures;
 mod rollout;
 mod rollout_status;
 mod status;
@@ -21,7 +22,8 @@ pub use autoscaling::{
     AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use experiment::{Experiment, FeatureFlag, RequestParameters, Variant};
-pub use experiment_status::{ComparedMetric, Comparison, ExperimentStatus, Figures, VariantStatus};
+pub use experiment_status::{ExperimentStatus, VariantComparison, VariantStatus};
+pub use figures::{ComparedMetric, Comparison, Figures};
 pub use rollout::{
     AnalysisMethod, AnalysisMode, AnalysisPolicy, CapacityStrategy, ConfigMapRef, GoldenPrompts,
     InconclusivePolicy, KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep,
@@ -29,8 +31,7 @@ pub use rollout::{
 };
 pub use rollout_status::{
     AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, CanaryCourse, CanaryPhase,
-    ChosenCapacity, ClientFigures, FailedRevision, FormerRevision, Percentiles, RolloutPhase, RolloutStatus,
-    ShadowStatus, WelchFigures,
+    ChosenCapacity, ClientFigures, FailedRevision, FormerRevision, RolloutPhase, RolloutStatus, ShadowStatus,
 };
 pub use status::{
     Alarm, AutoscalingStatus, ColdStart, DrainingPod, InferenceModelStatus, ModelFacts, PastDecision,

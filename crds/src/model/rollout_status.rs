@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::figures::{ComparedMetric, Comparison, Figures};
 use super::rollout::RolloutAction;
 
 /// How far the declared revision is.
@@ -218,54 +219,21 @@ pub struct AnalysisStatus {
 #[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientFigures {
-    /// `FirstToken`, or `InterToken`: the mean of a request.
-    pub name: String,
+    /// `FirstToken` or `InterToken`.
+    #[serde(default)]
+    pub metric: ComparedMetric,
     /// Of the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub canary_milliseconds: Option<Percentiles>,
+    pub canary_microseconds: Option<Figures>,
     /// Of the stable revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable_milliseconds: Option<Percentiles>,
-    /// Welch's test of the logarithms, as soon as both have two requests.
+    pub stable_microseconds: Option<Figures>,
+    /// The canary against the stable revision, as soon as both have two requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub welch: Option<WelchFigures>,
-    /// Requests of the canary.
-    pub samples: i64,
-    /// Requests with which one look would see a difference of the tolerance, if requests were independent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recommended_samples: Option<i64>,
-    /// Seconds until there are as many, at the step's rate.
+    pub comparison: Option<Comparison>,
+    /// Seconds until there are as many requests as are recommended, at the step's rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<i64>,
-}
-
-/// Half, 95 and 99 of 100 are below.
-#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Percentiles {
-    /// The median.
-    pub p50: i64,
-    /// 95 of 100.
-    pub p95: i64,
-    /// 99 of 100.
-    pub p99: i64,
-}
-
-/// The canary against the stable revision, at one time chosen before: looking again and again overstates it.
-#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WelchFigures {
-    /// How much longer it takes, in the geometric mean; in hundredths of a percent, as all three.
-    pub difference_basis_points: i64,
-    /// Lower end of the 95% interval.
-    pub lower_basis_points: i64,
-    /// Upper end of it.
-    pub upper_basis_points: i64,
-    /// The statistic, in thousandths.
-    pub t_thousandths: i64,
-    /// Its degrees of freedom.
-    pub degrees_of_freedom: i64,
-    /// Cohen's d, in thousandths: 200 is small, 800 large.
-    pub cohens_d_thousandths: i64,
 }
 
 /// What should follow from a verdict.

@@ -1,16 +1,16 @@
 //! Two variants beside each other: Welch's test at one time, with what it needs to mean something. Times and lengths are
 //! skewed, their logarithms hardly, so geometric means are compared. Pure.
 
-use crds::model::{ComparedMetric, Comparison};
+use crds::model::{ComparedMetric, VariantComparison};
 use crds::report::{LotSums, Sample};
 use judgement::statistics::moments::Moments;
-use judgement::statistics::sizes::fixed_horizon;
+use judgement::statistics::sizes;
 use judgement::statistics::welch::{Welch, welch};
+
+use crate::figures::{Scale, chance, comparison};
 
 /// The interval is of 95 %, so 2.5 % are on either side.
 const ALPHA: f64 = 0.025;
-/// How often a difference of [`EFFECT`] should be found with the recommended size.
-const POWER: f64 = 0.8;
 /// The smallest difference of times and lengths that the recommended size is for: what a canary is forgiven by default.
 const EFFECT: f64 = 0.05;
 /// The same of errors, as a share: one point, as for canaries.
@@ -24,10 +24,10 @@ struct Pair {
 }
 
 /// All that can be compared of two variants.
-pub(super) fn compare(variant: &LotSums, against: &LotSums) -> Vec<Comparison> {
+pub(super) fn compare(variant: &LotSums, against: &LotSums) -> Vec<VariantComparison> {
     let of = |metric, read: fn(&LotSums) -> Moments| {
         let pair = Pair { metric, variant: read(variant), against: read(against) };
-        pair.comparison(&variant.name, &against.name)
+        pair.compared(&variant.name, &against.name)
     };
     let all = [
         of(ComparedMetric::FirstToken, |lot| logarithms(&lot.first_token)),
@@ -56,43 +56,30 @@ fn errors(lot: &LotSums) -> Moments {
 
 impl Pair {
     /// `None` while there is too little of either, or nothing varies.
-    fn comparison(&self, variant: &str, against: &str) -> Option<Comparison> {
+    fn compared(&self, variant: &str, against: &str) -> Option<VariantComparison> {
         let found = welch(&self.variant, &self.against)?;
         let recommended = self.recommended();
         let samples = self.variant.count.min(self.against.count);
-        let (lower, upper) = found.interval;
-        let p = 2.0 * found.p_greater.min(1.0 - found.p_greater);
-        let message = Sentence { pair: self, variant, against, found: &found, p, samples, recommended };
-        Some(Comparison {
+        let message = Sentence { pair: self, variant, against, found: &found, samples, recommended };
+        Some(VariantComparison {
             variant: variant.to_owned(),
             against: against.to_owned(),
             metric: self.metric,
-            difference_basis_points: rounded(self.share(found.difference) * 10_000.0),
-            lower_basis_points: rounded(self.share(lower) * 10_000.0),
-            upper_basis_points: rounded(self.share(upper) * 10_000.0),
-            t_thousandths: rounded(found.t * 1_000.0),
-            degrees_of_freedom: rounded(found.degrees_of_freedom),
-            p_millionths: rounded(p * 1e6),
-            cohens_d_thousandths: rounded(found.cohens_d * 1_000.0),
-            samples: whole(samples),
-            recommended_samples: recommended.map(whole),
+            comparison: comparison(&found, self.scale(), samples, recommended),
             message: message.text(),
         })
     }
 
-    /// What a difference of means is for people: of logarithms a share of the whole, of errors itself.
-    fn share(&self, difference: f64) -> f64 {
-        if self.metric == ComparedMetric::Errors { difference } else { difference.exp_m1() }
+    fn scale(&self) -> Scale {
+        if self.metric == ComparedMetric::Errors { Scale::Shares } else { Scale::Logarithms }
     }
 
     /// Answers that the smaller of both needs.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size is positive")]
     fn recommended(&self) -> Option<u64> {
-        let sd = self.variant.variance()?.max(self.against.variance()?).sqrt();
-        let (fewer, more) =
-            (self.variant.count.min(self.against.count), self.variant.count.max(self.against.count));
+        let mut sides = [&self.variant, &self.against];
+        sides.sort_by_key(|side| side.count);
         let effect = if self.metric == ComparedMetric::Errors { ERRORS_EFFECT } else { EFFECT.ln_1p() };
-        Some(fixed_horizon(effect, sd, ALPHA, POWER, more as f64 / fewer as f64).ceil().max(2.0) as u64)
+        sizes::recommended(sides[0], sides[1], effect, ALPHA).map(|size| size.max(2))
     }
 }
 
@@ -102,7 +89,6 @@ struct Sentence<'a> {
     variant: &'a str,
     against: &'a str,
     found: &'a Welch,
-    p: f64,
     samples: u64,
     recommended: Option<u64>,
 }
@@ -119,7 +105,7 @@ impl Sentence<'_> {
             Some(recommended) if *samples < recommended => {
                 format!("too early to tell, with {samples} of {recommended} recommended answers")
             }
-            _ if self.p < 2.0 * ALPHA => format!("more than chance, with {samples} answers"),
+            _ if chance(self.found) < 2.0 * ALPHA => format!("more than chance, with {samples} answers"),
             _ => format!("not more than chance, with {samples} answers"),
         };
         format!(
@@ -138,25 +124,15 @@ impl Sentence<'_> {
     }
 
     fn figure(&self, difference: f64) -> String {
-        let percent = 100.0 * self.pair.share(difference);
+        let percent = 100.0 * self.pair.scale().share(difference);
         let unit = if self.pair.metric == ComparedMetric::Errors { " points" } else { "%" };
         format!("{percent:+.1}{unit}")
     }
 
     fn p_text(&self) -> String {
-        if self.p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {:.3}", self.p) }
+        let p = chance(self.found);
+        if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") }
     }
-}
-
-/// The nearest whole number; what is none is 0.
-#[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
-pub(super) fn rounded(value: f64) -> i64 {
-    value.round() as i64
-}
-
-pub(super) fn whole(count: u64) -> i64 {
-    // Far from what an i64 cannot hold, also times eleven.
-    i64::try_from(count).unwrap_or(i64::MAX).min(i64::MAX / 100)
 }
 
 #[cfg(test)]
@@ -184,14 +160,15 @@ mod tests {
         }
     }
 
-    fn duration(variant: &LotSums, against: &LotSums) -> Comparison {
+    fn duration(variant: &LotSums, against: &LotSums) -> VariantComparison {
         let found = compare(variant, against);
         found.into_iter().find(|found| found.metric == ComparedMetric::Duration).unwrap()
     }
 
     #[test]
     fn a_difference_is_found_with_the_recommended_size_and_not_before() {
-        let found = duration(&lot("small", 7_000, 0.8), &lot("big", 7_000, 1.0));
+        let VariantComparison { comparison: found, message, .. } =
+            duration(&lot("small", 7_000, 0.8), &lot("big", 7_000, 1.0));
         assert_eq!(found.difference_basis_points, -2_000);
         assert!(found.lower_basis_points < -2_000 && found.upper_basis_points > -2_000, "{found:?}");
         assert!(found.upper_basis_points < 0 && found.p_millionths < 1_000, "{found:?}");
@@ -201,14 +178,15 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(
-            found.message,
+            message,
             "small against big: time to the end -20.0% (95% interval -21.6% to -18.4%, p < 0.001, d = -0.37); more than \
              chance, with 7000 answers"
         );
         let early = duration(&lot("small", 70, 0.8), &lot("big", 7_000, 1.0));
         assert!(early.message.contains("too early to tell, with 70 of "), "{}", early.message);
         let same = duration(&lot("small", 7_000, 1.0), &lot("big", 7_000, 1.0));
-        assert_eq!((same.difference_basis_points, same.p_millionths), (0, 1_000_000));
+        let told = same.comparison;
+        assert_eq!((told.difference_basis_points, told.p_millionths), (0, 1_000_000));
         assert!(same.message.ends_with("not more than chance, with 7000 answers"), "{}", same.message);
     }
 
@@ -222,8 +200,9 @@ mod tests {
         };
         let found = compare(&lot(100), &lot(50));
         assert_eq!(found.len(), 1, "nothing was answered: {found:?}");
-        assert_eq!((found[0].metric, found[0].difference_basis_points), (ComparedMetric::Errors, 500));
-        assert!(found[0].lower_basis_points > 200 && found[0].upper_basis_points < 800, "{found:?}");
+        let told = found[0].comparison;
+        assert_eq!((found[0].metric, told.difference_basis_points), (ComparedMetric::Errors, 500));
+        assert!(told.lower_basis_points > 200 && told.upper_basis_points < 800, "{found:?}");
         assert!(found[0].message.contains("errors +5.0 points (95% interval +2."), "{}", found[0].message);
         assert_eq!(compare(&lot(0), &lot(0)), [], "without any error there is nothing to compare");
     }

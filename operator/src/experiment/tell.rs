@@ -1,14 +1,12 @@
 //! What the status says of flags and experiments. Pure.
 
-use crds::model::{ExperimentStatus, Figures, VariantStatus};
+use crds::model::{ExperimentStatus, Figures, VariantComparison, VariantStatus};
 use crds::report::{DrawKind, DrawSums, LotSums, Sample};
 use judgement::statistics::digest::Digest;
 
 use super::DrawKey;
-use super::compare::{compare, rounded, whole};
-
-/// Microseconds of a millisecond: status fields are whole numbers.
-const MICROSECONDS: f64 = 1_000.0;
+use super::compare::compare;
+use crate::figures::{self, MICROSECONDS, whole};
 
 /// What `status.experiments`, or with the other kind `status.featureFlags`, says of what is declared. Each is rewritten
 /// when a tenth more has been answered: until then, and while a new operator knows less, it stays.
@@ -44,7 +42,7 @@ fn found(draw: &DrawSums) -> ExperimentStatus {
 }
 
 /// Each other variant against the first; of a flag `on`, which is the first, against `off`.
-fn comparisons(draw: &DrawSums) -> Vec<crds::model::Comparison> {
+fn comparisons(draw: &DrawSums) -> Vec<VariantComparison> {
     match (draw.kind, draw.lots.as_slice()) {
         (DrawKind::Flag, [on, off, ..]) => compare(on, off),
         (DrawKind::Experiment, [first, others @ ..]) => {
@@ -68,18 +66,12 @@ fn variant(lot: &LotSums) -> VariantStatus {
     }
 }
 
-/// A measure in units of which `scale` are one of the report's; `None` before the first answer.
+/// A measure in units of which `scale` are one of the report's; nothing before the first answer.
 fn figures(sample: &Sample, scale: f64) -> Option<Figures> {
     let centroids = sample.centroids.iter().map(|(mean, count)| (f64::from(*mean), f64::from(*count)));
     let digest = Digest::of(centroids);
-    let percentile = |share| Some(rounded(scale * digest.quantile(share)?));
-    Some(Figures {
-        samples: whole(sample.count),
-        mean: rounded(scale * sample.sum / sample.count as f64),
-        p50: percentile(0.5)?,
-        p95: percentile(0.95)?,
-        p99: percentile(0.99)?,
-    })
+    let percentiles = [digest.quantile(0.5)?, digest.quantile(0.95)?, digest.quantile(0.99)?];
+    Some(figures::figures(sample.count, sample.sum / sample.count as f64, percentiles, scale))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crds::model::ClientFigures;
 use judgement::autoscale::Millis;
 use judgement::rollout::{Analysis, Evidence, Observation, Verdict, judge};
 
-use super::clients::figures;
+use super::clients::clients;
 
 /// What is learned from before the canary's traffic: at least so much, and at most twice as much.
 const LEARN_MS: u64 = 300_000;
@@ -80,7 +80,7 @@ impl Course {
     /// What clients of both revisions notice in the present step.
     pub(super) fn clients(&self) -> Vec<ClientFigures> {
         let step = self.evidence.steps().last();
-        step.map(|step| figures(step, self.subject.analysis.tolerances)).unwrap_or_default()
+        step.map(|step| clients(step, self.subject.analysis.tolerances)).unwrap_or_default()
     }
 
     /// Since when the present evidence has been gathered.

@@ -1,3 +1,4 @@
+use crds::model::ComparedMetric;
 use crds::report::{
     self, ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, ShadowCounts, Work,
 };
@@ -182,17 +183,19 @@ fn a_canary_that_is_slower_is_found() {
     assert_eq!(seen.verdict.outcome, Outcome::Rollback, "{:#?}", seen.verdict);
     let first_token = &seen.clients[0];
     assert_eq!(
-        (first_token.name.as_str(), seen.clients.len()),
-        ("FirstToken", 1),
+        (first_token.metric, seen.clients.len()),
+        (ComparedMetric::FirstToken, 1),
         "rows say no time between tokens"
     );
     let (canary, stable) =
-        (first_token.canary_milliseconds.unwrap(), first_token.stable_milliseconds.unwrap());
+        (first_token.canary_microseconds.unwrap(), first_token.stable_microseconds.unwrap());
     assert!(canary.p50 > stable.p50 && canary.p99 >= canary.p95, "{first_token:?}");
-    let welch = first_token.welch.unwrap();
-    assert!((2_000..4_000).contains(&welch.difference_basis_points), "30 % more per call: {welch:?}");
-    assert!(welch.lower_basis_points > 0 && welch.t_thousandths > 2_000, "{welch:?}");
-    assert!(first_token.samples > 100 && first_token.recommended_samples.is_some(), "{first_token:?}");
+    assert!(canary.mean > stable.mean && (canary.p50 / 2..canary.p99).contains(&canary.mean), "{canary:?}");
+    let found = first_token.comparison.unwrap();
+    assert!((2_000..4_000).contains(&found.difference_basis_points), "30 % more per call: {found:?}");
+    assert!(found.lower_basis_points > 0 && found.t_thousandths > 2_000, "{found:?}");
+    assert!(found.p_millionths < 50_000, "{found:?}");
+    assert!(found.samples > 100 && found.recommended_samples.is_some(), "{found:?}");
 }
 
 #[test]

@@ -5,12 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::observation::{Arm, FinishedRequest};
 use crate::statistics::digest::Digest;
 use crate::statistics::moments::Moments;
-use crate::statistics::sizes::fixed_horizon;
+use crate::statistics::sizes;
 use crate::statistics::welch::{Welch, welch};
 
-/// Level and power of the recommended sample size.
+/// Level of the recommended sample size: it is asked whether the canary is slower, not whether it differs.
 const ALPHA: f64 = 0.05;
-const POWER: f64 = 0.8;
 
 /// What a user notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +49,12 @@ pub struct ArmFigures {
     pub canary_ms: Option<[f64; 3]>,
     /// The same of stable.
     pub control_ms: Option<[f64; 3]>,
+    /// Means of canary and stable in milliseconds.
+    pub means_ms: [Option<f64>; 2],
     /// Requests of the canary.
     pub achieved: u64,
+    /// Requests of stable.
+    pub control: u64,
     /// Requests of the canary with which a single look would see `tolerance`, if requests were independent.
     pub recommended: Option<u64>,
     /// Seconds until there will be as many, at the step's rate.
@@ -83,16 +86,7 @@ impl StepReport {
     /// The figures of one metric, for a tolerated slowdown of `tolerance` (0.05 is 5 %).
     pub fn figures(&self, metric: UserMetric, tolerance: f64) -> ArmFigures {
         let (canary, control) = (&self.canary[metric as usize], &self.control[metric as usize]);
-        let sd =
-            (canary.logs.variance().zip(control.logs.variance())).map(|(one, other)| one.max(other).sqrt());
-        let ratio = control.logs.count as f64 / canary.logs.count.max(1) as f64;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a size is small and positive"
-        )]
-        let recommended =
-            sd.map(|sd| fixed_horizon(tolerance.ln_1p(), sd, ALPHA, POWER, ratio.max(0.01)).ceil() as u64);
+        let recommended = sizes::recommended(&canary.logs, &control.logs, tolerance.ln_1p(), ALPHA);
         let seconds = self.until_ms.saturating_sub(self.began_ms) as f64 / 1_000.0;
         let rate = canary.logs.count as f64 / seconds.max(1.0);
         let missing = recommended.map(|size| size.saturating_sub(canary.logs.count) as f64);
@@ -100,7 +94,9 @@ impl StepReport {
             welch: welch(&canary.logs, &control.logs),
             canary_ms: percentiles(&canary.digest),
             control_ms: percentiles(&control.digest),
+            means_ms: [canary, control].map(|sample| sample.digest.mean()),
             achieved: canary.logs.count,
+            control: control.logs.count,
             recommended,
             seconds_to_go: missing.filter(|_| rate > 0.0).map(|missing| missing / rate),
         }

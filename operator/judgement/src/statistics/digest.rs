@@ -63,6 +63,13 @@ impl Digest {
         Some(value + (self.largest - value) * ((rank - at) / width).min(1.0))
     }
 
+    /// The mean of all values; `None` when nothing was added.
+    pub fn mean(&self) -> Option<f64> {
+        let (sum, count) =
+            self.centroids().fold((0.0, 0.0), |(sum, all), (mean, count)| (sum + mean * count, all + count));
+        (count > 0.0).then(|| sum / count)
+    }
+
     /// Means and counts of values near one another, in their order: the whole distribution, as far as it is known.
     pub fn centroids(&self) -> impl Iterator<Item = (f64, f64)> + use<> {
         self.merged().into_iter().map(|centroid| (centroid.mean, centroid.count))

@@ -2,6 +2,10 @@
 
 use super::boundary;
 use super::distribution::normal_quantile_upper;
+use super::moments::Moments;
+
+/// How often a difference should be found with the recommended size.
+const POWER: f64 = 0.8;
 
 /// Samples that the smaller arm needs for a one-sided test at a fixed time to see a difference of `effect` between
 /// samples of standard deviation `sd`, at level `alpha` and with probability `power`, when the other arm gets
@@ -9,6 +13,15 @@ use super::distribution::normal_quantile_upper;
 pub fn fixed_horizon(effect: f64, sd: f64, alpha: f64, power: f64, ratio: f64) -> f64 {
     let reach = normal_quantile_upper(alpha) + normal_quantile_upper(1.0 - power);
     (reach * sd / effect).powi(2) * (1.0 + 1.0 / ratio)
+}
+
+/// Values that `one` should have before a single one-sided test at level `alpha` looks for a difference of `effect`, at the
+/// present ratio of both; `None` below two values in either.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size is positive")]
+pub fn recommended(one: &Moments, other: &Moments, effect: f64, alpha: f64) -> Option<u64> {
+    let sd = one.variance()?.max(other.variance()?).sqrt();
+    let ratio = (other.count as f64 / one.count.max(1) as f64).max(0.01);
+    Some(fixed_horizon(effect, sd, alpha, POWER, ratio).ceil() as u64)
 }
 
 /// The smallest number of canary pods, up to `pods_max`, with which a rollout among `control_pods` can prove a
