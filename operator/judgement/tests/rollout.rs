@@ -134,6 +134,34 @@ fn check(fleet: &Fleet, seconds: u64, outcome: Outcome, reason: Reason) {
     assert_eq!((verdict.outcome, verdict.reason), (outcome, reason), "{}", verdict.sentence);
 }
 
+/// A fleet whose analysis only tells of these respects.
+fn telling(report_only: &[Metric], fleet: Fleet) -> Fleet {
+    let analysis = Analysis { report_only: report_only.to_vec(), ..fleet.analysis };
+    Fleet { analysis, ..fleet }
+}
+
+#[test]
+fn what_is_only_reported_decides_nothing_and_is_told_all_the_same() {
+    let slower = Fleet { decode: vec![1.3], ..Fleet::default() };
+    check(&slower, 600, Outcome::Rollback, Reason::DecodeSlower);
+    // Its prompts are as fast, and nobody asks for more.
+    let told = telling(&[Metric::Decode], slower.clone());
+    check(&told, 600, Outcome::Pass, Reason::WithinTolerance);
+    let verdict = judge(&told.after(600));
+    let decode = verdict.metrics.iter().find(|found| found.metric == Metric::Decode).unwrap();
+    assert!((0.2..0.4).contains(&decode.estimate), "{decode:?}");
+    assert_eq!(verdict.sentence, "prefill is proven to be less than 5 % slower");
+    // Another respect decides as before.
+    let read_slowly = Fleet { prefill: 1.3, ..slower };
+    check(&telling(&[Metric::Decode], read_slowly), 600, Outcome::Rollback, Reason::PrefillSlower);
+
+    let failing = Fleet { errors: 2, ..Fleet::default() };
+    check(&failing, 600, Outcome::Rollback, Reason::MoreErrors);
+    let told = telling(&[Metric::ErrorRate], failing);
+    check(&told, 600, Outcome::Pass, Reason::WithinTolerance);
+    assert!(judge(&told.after(600)).is_error_rate_proven, "nobody asks for that either");
+}
+
 #[test]
 fn an_equal_revision_passes() {
     check(&Fleet::default(), 600, Outcome::Pass, Reason::WithinTolerance);

@@ -271,7 +271,7 @@ impl<'evidence> Case<'evidence> {
         if self.speed_gates().any(|gate| !self.is_judged(gate) && gate.is_suspect()) {
             return (Outcome::Suspect, Reason::ConfirmingPod);
         }
-        if self.length.as_ref().is_some_and(has_changed) {
+        if self.length.as_ref().is_some_and(|gate| self.decides(gate.metric) && has_changed(gate)) {
             return (Outcome::Pause, Reason::OutputLengthChanged);
         }
         if self.evidence.slo_miss.process.e() >= 1.0 / SLO_ALPHA
@@ -279,8 +279,9 @@ impl<'evidence> Case<'evidence> {
         {
             return (Outcome::Hold, Reason::UnequalExperience);
         }
-        let is_proven = |gate: &WorkGate| self.is_judged(gate) && gate.is_within();
-        if [&self.decode, &self.prefill].into_iter().all(|gate| gate.as_ref().is_some_and(is_proven)) {
+        if self.is_proven(Metric::Decode, self.decode.as_ref())
+            && self.is_proven(Metric::Prefill, self.prefill.as_ref())
+        {
             return (Outcome::Pass, Reason::WithinTolerance);
         }
         (Outcome::Continue, Reason::Watching)
@@ -288,11 +289,22 @@ impl<'evidence> Case<'evidence> {
 
     fn rollback(&self) -> Option<Reason> {
         let slow = self.speed_gates().find(|gate| self.is_failing(gate)).map(|gate| gate.reason);
-        let early =
-            || self.early.iter().flatten().find(|gate| self.is_failing_early(gate)).map(|gate| gate.reason);
-        let counted =
-            || self.count_gates().into_iter().find(|gate| self.is_firing(gate)).map(|gate| gate.reason);
+        let early = || self.early_gates().find(|gate| self.is_failing_early(gate)).map(|gate| gate.reason);
+        let counted = || {
+            let mut gates = self.count_gates().into_iter().filter(|gate| self.decides(gate.metric));
+            gates.find(|gate| self.is_firing(gate)).map(|gate| gate.reason)
+        };
         slow.or_else(early).or_else(counted)
+    }
+
+    /// Whether anything may follow from how the canary is in this respect.
+    fn decides(&self, metric: Metric) -> bool {
+        self.evidence.analysis.decides(metric)
+    }
+
+    /// Whether it is known not to be slower in this respect, or nobody asks for that.
+    fn is_proven(&self, metric: Metric, gate: Option<&WorkGate>) -> bool {
+        !self.decides(metric) || gate.is_some_and(|gate| self.is_judged(gate) && gate.is_within())
     }
 
     /// Whether there are enough canary pods for a judgement of the revision and not of a node.
@@ -301,7 +313,12 @@ impl<'evidence> Case<'evidence> {
     }
 
     fn speed_gates(&self) -> impl Iterator<Item = &WorkGate> {
-        [&self.decode, &self.prefill, &self.ttft].into_iter().flatten()
+        let gates = [&self.decode, &self.prefill, &self.ttft].into_iter().flatten();
+        gates.filter(|gate| self.decides(gate.metric))
+    }
+
+    fn early_gates(&self) -> impl Iterator<Item = &WorkGate> {
+        self.early.iter().flatten().filter(|gate| self.decides(gate.metric))
     }
 
     /// With enough pods, slower beyond tolerance; with fewer, only what no node explains.
@@ -348,6 +365,9 @@ impl<'evidence> Case<'evidence> {
     }
 
     fn is_error_rate_proven(&self) -> bool {
+        if !self.decides(Metric::ErrorRate) {
+            return true;
+        }
         let errors = &self.evidence.errors;
         // Control's minutes before count as well: what is wanted is its rate, and the more is known of it the fewer
         // healthy canaries have to wait.
@@ -359,9 +379,10 @@ impl<'evidence> Case<'evidence> {
     }
 
     fn budget_used(&self) -> f64 {
-        let speed = self.speed_gates().chain(self.early.iter().flatten());
+        let speed = self.speed_gates().chain(self.early_gates());
         let speed = speed.map(|gate| (gate.alpha, gate.e_value()));
-        let counts = self.count_gates().map(|counted| (counted.alpha, counted.gate.process.e()));
+        let counts = self.count_gates().into_iter().filter(|counted| self.decides(counted.metric));
+        let counts = counts.map(|counted| (counted.alpha, counted.gate.process.e()));
         let used: f64 = speed.chain(counts).map(|(alpha, e)| alpha * (alpha * e).min(1.0)).sum();
         used / self.evidence.analysis.false_rollback
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::verdict::Metric;
+
 /// How a rollout goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -118,6 +120,9 @@ pub struct Analysis {
     pub stable_slots: u16,
     /// What counts as a good request, for [`super::Outcome::Hold`].
     pub objectives: Objectives,
+    /// Respects that are told and decide nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub report_only: Vec<Metric>,
 }
 
 impl Default for Analysis {
@@ -133,7 +138,15 @@ impl Default for Analysis {
             pod_sd: 0.02,
             stable_slots: 8,
             objectives: Objectives::default(),
+            report_only: Vec::new(),
         }
+    }
+}
+
+impl Analysis {
+    /// Whether anything may follow from how the canary is in this respect.
+    pub(super) fn decides(&self, metric: Metric) -> bool {
+        !self.report_only.contains(&metric)
     }
 }
 

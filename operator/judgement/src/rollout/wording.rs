@@ -13,11 +13,7 @@ pub(super) fn sentence(
 ) -> String {
     match outcome {
         Outcome::Rollback => accusation(evidence, reason, metrics),
-        Outcome::Pass => format!(
-            "decode and prefill are proven to be less than {:.0} % and {:.0} % slower",
-            100.0 * evidence.analysis.tolerances.decode,
-            100.0 * evidence.analysis.tolerances.prefill
-        ),
+        Outcome::Pass => proof(evidence),
         Outcome::Suspect => {
             "the only canary pod looks slow; one more on another node will show whether it is the revision"
                 .to_owned()
@@ -49,6 +45,20 @@ pub(super) fn sentence(
     }
 }
 
+/// What a pass rules out.
+fn proof(evidence: &Evidence) -> String {
+    let (decode, prefill) =
+        (100.0 * evidence.analysis.tolerances.decode, 100.0 * evidence.analysis.tolerances.prefill);
+    match [Metric::Decode, Metric::Prefill].map(|metric| evidence.analysis.decides(metric)) {
+        [true, true] => {
+            format!("decode and prefill are proven to be less than {decode:.0} % and {prefill:.0} % slower")
+        }
+        [true, false] => format!("decode is proven to be less than {decode:.0} % slower"),
+        [false, true] => format!("prefill is proven to be less than {prefill:.0} % slower"),
+        [false, false] => "nothing is wrong, and how fast it is decides nothing".to_owned(),
+    }
+}
+
 fn accusation(evidence: &Evidence, reason: Reason, metrics: &[MetricVerdict]) -> String {
     let slower = |what: &str, metric, field: &str| {
         format!(
@@ -60,16 +70,28 @@ fn accusation(evidence: &Evidence, reason: Reason, metrics: &[MetricVerdict]) ->
         Reason::DecodeSlower => slower("tokens are generated", Metric::Decode, "tolerance.decodePercent"),
         Reason::PrefillSlower => slower("prompts are read", Metric::Prefill, "tolerance.prefillPercent"),
         Reason::UnqueuedTtftSlower => format!(
-            "the first token comes {:.0} % later although nothing was ahead of the request",
-            100.0 * estimate(metrics, Metric::UnqueuedTtft)
+            "the first token comes {:.0} % later although nothing was ahead of the request{}",
+            100.0 * estimate(metrics, Metric::UnqueuedTtft),
+            cure(Metric::UnqueuedTtft)
         ),
-        Reason::EngineTail => counted("requests that took twice the work they should", &evidence.engine_tail),
-        Reason::CacheReuseLost => counted("cached prefixes that were owed and missed", &evidence.cache_reuse),
+        Reason::EngineTail => {
+            let found = counted("requests that took twice the work they should", &evidence.engine_tail);
+            found + &cure(Metric::EngineTail)
+        }
+        Reason::CacheReuseLost => {
+            let found = counted("cached prefixes that were owed and missed", &evidence.cache_reuse);
+            found + &cure(Metric::CacheReuse)
+        }
         Reason::FewerSlots => {
-            counted("requests that waited though a slot should be free", &evidence.slot_wait)
+            let found = counted("requests that waited though a slot should be free", &evidence.slot_wait);
+            found + &cure(Metric::SlotWait)
         }
         _ => counted("errors of first attempts", &evidence.errors),
     }
+}
+
+fn cure(metric: Metric) -> String {
+    format!("; if that is meant, add {metric:?} to spec.rollout.analysis.reportOnly")
 }
 
 fn estimate(metrics: &[MetricVerdict], metric: Metric) -> f64 {
