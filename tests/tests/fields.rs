@@ -306,6 +306,8 @@ fn models() -> Vec<Value> {
                          "inconclusivePolicy": "Rollback", "underpoweredPolicy": "Promote"},
         },
     });
+    let mut careful = driven.clone();
+    careful["rollout"]["steps"] = json!([{"weightBasisPoints": 25}, {"weightPercent": 50}]);
     // 1_800_000_000 is a Friday, 08:00 in UTC.
     let scaled = json!({
         "poolRef": {"name": "cpu"},
@@ -332,7 +334,7 @@ fn models() -> Vec<Value> {
         "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
         "replicas": 3,
     });
-    vec![full, driven, from_hub, plain, scaled, misread]
+    vec![full, driven, careful, from_hub, plain, scaled, misread]
 }
 
 /// Whether changing the leaf changes what is done in any sample that has it.
