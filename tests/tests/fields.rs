@@ -300,7 +300,7 @@ fn models() -> Vec<Value> {
             "progressDeadlineSeconds": 100, "retryToken": "again", "capacityStrategy": "Surge",
             "rollbackWindowSeconds": 4000,
             "action": {"command": "Pause", "revision": "tiny-x", "id": "1"},
-            "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20},
+            "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20, "errorPoints": 2},
                          "method": "GroupSequential", "expectedRequests": 5_000,
                          "criticalRegressionPercent": 60, "maxFalseRollbackPercent": 2,
                          "inconclusivePolicy": "Rollback", "underpoweredPolicy": "Promote"},

@@ -203,7 +203,7 @@ pub struct AnalysisPolicy {
     pub underpowered_policy: Option<UnderpoweredPolicy>,
 }
 
-/// Slower by less than this is accepted, instead of regressionTolerancePercent.
+/// What is accepted of a canary: slower by less than this, instead of regressionTolerancePercent, and more errors.
 #[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TolerancePolicy {
@@ -215,6 +215,11 @@ pub struct TolerancePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub prefill_percent: Option<i32>,
+    /// Points by which more of the first attempts may fail: a canary is promoted when more is ruled out. Whether more fail at
+    /// all, which leads to a rollback, is another question and always asked. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 50))]
+    pub error_points: Option<i32>,
 }
 
 /// When a canary may be judged. Default: `WorkNormalised`.
