@@ -22,6 +22,11 @@ use crate::revision::Revision;
 /// All traffic, in basis points.
 pub const ALL: i32 = 10_000;
 
+/// A share in basis points for people: `25%`, `0.25%`.
+pub fn percent(basis_points: i32) -> String {
+    format!("{}%", f64::from(basis_points) / 100.0)
+}
+
 /// What the roles of the revisions depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing<'seen> {

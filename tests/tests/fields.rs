@@ -300,12 +300,14 @@ fn models() -> Vec<Value> {
             "progressDeadlineSeconds": 100, "retryToken": "again", "capacityStrategy": "Surge",
             "rollbackWindowSeconds": 4000,
             "action": {"command": "Pause", "revision": "tiny-x", "id": "1"},
-            "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20},
+            "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20, "errorPoints": 2},
                          "method": "GroupSequential", "expectedRequests": 5_000,
                          "criticalRegressionPercent": 60, "maxFalseRollbackPercent": 2,
                          "inconclusivePolicy": "Rollback", "underpoweredPolicy": "Promote"},
         },
     });
+    let mut careful = driven.clone();
+    careful["rollout"]["steps"] = json!([{"weightBasisPoints": 25}, {"weightPercent": 50}]);
     // 1_800_000_000 is a Friday, 08:00 in UTC.
     let scaled = json!({
         "poolRef": {"name": "cpu"},
@@ -332,7 +334,7 @@ fn models() -> Vec<Value> {
         "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
         "replicas": 3,
     });
-    vec![full, driven, from_hub, plain, scaled, misread]
+    vec![full, driven, careful, from_hub, plain, scaled, misread]
 }
 
 /// Whether changing the leaf changes what is done in any sample that has it.

@@ -20,10 +20,10 @@ pub struct RolloutPolicy {
     /// Who gets the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficPolicy>,
-    /// The shares that the canary gets one after the other; after the last it is promoted. Default: 10, 25, 50, 100.
+    /// The shares that the canary gets one after the other; after the last it is promoted. Default: 10, 25, 50, 100%.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 20))]
-    #[x_kube(validation = Rule::new("self.map(step, step.weightPercent).isSorted() && self.all(one, self.exists_one(other, other.weightPercent == one.weightPercent))").message("spec.rollout.steps: each weightPercent must be more than the one before"))]
+    #[x_kube(validation = Rule::new("self.map(step, (has(step.weightPercent) ? step.weightPercent * 100 : (has(step.weightBasisPoints) ? step.weightBasisPoints : 0))).isSorted() && self.all(one, self.exists_one(other, (has(other.weightPercent) ? other.weightPercent * 100 : (has(other.weightBasisPoints) ? other.weightBasisPoints : 0)) == (has(one.weightPercent) ? one.weightPercent * 100 : (has(one.weightBasisPoints) ? one.weightBasisPoints : 0))))").message("spec.rollout.steps: each share (weightPercent or weightBasisPoints) must be more than the one before"))]
     pub steps: Vec<RolloutStep>,
     /// By what a canary is judged, and what follows. A canary with a share of the traffic always is judged;
     /// status.rollout.analysis has the verdict. A change of a tolerance begins the analysis anew.
@@ -91,10 +91,16 @@ pub struct ConfigMapRef {
 #[derive(KubeSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.minDurationSeconds) ? self.minDurationSeconds : 120) <= (has(self.maxDurationSeconds) ? self.maxDurationSeconds : 1800)").message("in spec.rollout.steps minDurationSeconds (default 120) must not exceed maxDurationSeconds (default 1800)"))]
+#[x_kube(validation = Rule::new("has(self.weightPercent) != has(self.weightBasisPoints)").message("in spec.rollout.steps set exactly one of weightPercent and weightBasisPoints (25 is 0.25%)"))]
 pub struct RolloutStep {
     /// Share of the keys. 100 is promotion: nothing is left to compare with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
-    pub weight_percent: i32,
+    pub weight_percent: Option<i32>,
+    /// The same in hundredths of a percent, instead: 25 is 0.25%, for a first exposure of few users of a large fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub weight_basis_points: Option<i32>,
     /// The step does not end before. Default: 120.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604_800))]
@@ -197,7 +203,7 @@ pub struct AnalysisPolicy {
     pub underpowered_policy: Option<UnderpoweredPolicy>,
 }
 
-/// Slower by less than this is accepted, instead of regressionTolerancePercent.
+/// What is accepted of a canary: slower by less than this, instead of regressionTolerancePercent, and more errors.
 #[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TolerancePolicy {
@@ -209,6 +215,11 @@ pub struct TolerancePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub prefill_percent: Option<i32>,
+    /// Points by which more of the first attempts may fail: a canary is promoted when more is ruled out. Whether more fail at
+    /// all, which leads to a rollback, is another question and always asked. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 50))]
+    pub error_points: Option<i32>,
 }
 
 /// When a canary may be judged. Default: `WorkNormalised`.

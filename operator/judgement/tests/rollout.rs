@@ -299,6 +299,19 @@ fn a_group_sequential_analysis_looks_as_the_requests_come_in() {
 }
 
 #[test]
+fn more_errors_are_ruled_out_sooner_where_more_are_tolerated() {
+    let proven = |errors| {
+        let tolerances = Tolerances { errors, ..Tolerances::default() };
+        let analysis = Analysis { tolerances, ..Analysis::default() };
+        let fleet = Fleet { analysis, ..Fleet::default() };
+        (1..60).find(|tick| judge(&fleet.after(tick * 10)).is_error_rate_proven)
+    };
+    let (usual, lenient) = (proven(0.01).unwrap(), proven(0.03).unwrap());
+    assert!(lenient < usual, "{lenient} of {usual} ticks");
+    assert_eq!(proven(0.0), None, "that nothing is worse at all cannot be proven");
+}
+
+#[test]
 fn people_get_their_figures() {
     let evidence = Fleet::default().after(300);
     let figures = evidence.steps()[0].figures(UserMetric::Ttft, 0.05);

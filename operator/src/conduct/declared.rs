@@ -6,6 +6,7 @@ use crds::model::{
 use judgement::rollout::{self, Gate, Plan, Step};
 
 use super::is_enforced;
+use crate::rollout::ALL;
 use crate::trial;
 
 /// How the rollout goes that stands at `step`. A gate that a person opens stays shut also when a step ends without a proof.
@@ -40,8 +41,10 @@ pub fn steps(policy: &RolloutPolicy) -> Vec<Step> {
 
 fn declared_step(step: &RolloutStep) -> Step {
     let defaults = Step::default();
+    let percent = step.weight_percent.map(|percent| percent.clamp(0, 100) * 100);
+    let weight = step.weight_basis_points.or(percent).unwrap_or(0).clamp(0, ALL);
     Step {
-        weight_basis_points: u16::try_from(step.weight_percent.clamp(0, 100) * 100).unwrap_or(0),
+        weight_basis_points: u16::try_from(weight).unwrap_or(0),
         min_duration_ms: ms(step.min_duration_seconds, defaults.min_duration_ms),
         max_duration_ms: ms(step.max_duration_seconds, defaults.max_duration_ms),
         gate: match step.gate.unwrap_or_default() {

@@ -5,6 +5,7 @@ use crds::model::{CanaryPhase, ChosenCapacity, InferenceModel, InferenceModelSta
 use super::Notice;
 use crate::autoscale::tell;
 use crate::objects;
+use crate::rollout::percent;
 use crate::status;
 use crate::trial;
 
@@ -59,11 +60,10 @@ fn weighed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Opti
     let weight = |status: &InferenceModelStatus| status.rollout.as_ref()?.weight_basis_points;
     let (canary, now) = (status.canary_revision.as_ref()?, weight(status)?);
     let then = if before.canary_revision.as_ref() == Some(canary) { weight(before).unwrap_or(0) } else { 0 };
-    let percent = |basis_points: i32| f64::from(basis_points) / 100.0;
     (now != then).then(|| {
         notice(
             "CanaryWeightChanged",
-            format!("canary {canary} gets {}% of the keys; it had {}%", percent(now), percent(then)),
+            format!("canary {canary} gets {} of the keys; it had {}", percent(now), percent(then)),
         )
     })
 }

@@ -7,6 +7,7 @@ use super::progress::{Progress, keeps_serving, sharing, starting, unproven};
 use super::{Situation, Verdict};
 use crate::conduct::{Conducted, Left};
 use crate::problem::Reason;
+use crate::rollout::percent;
 
 /// How far the target is, which is not the stable revision.
 pub(super) fn progress(model: &InferenceModel, situation: &Situation<'_>, conducted: &Conducted) -> Progress {
@@ -67,7 +68,7 @@ fn shared(
     phase: RolloutPhase,
     how: &str,
 ) -> Progress {
-    let percent = situation.roles.weight / 100;
+    let percent = percent(situation.roles.weight);
     let (step, steps) = conducted.step().unwrap_or_default();
     let why = Some(conducted.state.message.as_str()).filter(|why| !why.is_empty());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
@@ -77,8 +78,8 @@ fn shared(
         }
         _ => "",
     };
-    let share = format!("gets {percent}% of the keys (step {step} of {steps}){why}{next}");
-    let summary = format!("{percent}% ({step}/{steps}), {how}");
+    let share = format!("gets {percent} of the keys (step {step} of {steps}){why}{next}");
+    let summary = format!("{percent} ({step}/{steps}), {how}");
     sharing(model, situation, phase, summary, &share)
 }
 

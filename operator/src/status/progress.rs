@@ -13,6 +13,7 @@ use crate::plan::Proof;
 use crate::pod::{Reading, Stage};
 use crate::problem::{Problem, Reason};
 use crate::revision::Revision;
+use crate::rollout::percent;
 
 /// How far the declared revision is, and whether it is Ready.
 pub(super) struct Progress {
@@ -134,13 +135,13 @@ fn stable(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
 
 /// The target is proven and runs beside the stable revision with its share of the traffic.
 fn beside(model: &InferenceModel, situation: &Situation<'_>) -> Progress {
-    let percent = situation.roles.weight / 100;
+    let percent = percent(situation.roles.weight);
     let is_stopped = model.spec.kill_switch == Some(KillSwitch::Rollout);
-    let summary = if is_stopped { "0%, kill switch".to_owned() } else { format!("{percent}%") };
+    let summary = if is_stopped { "0%, kill switch".to_owned() } else { percent.clone() };
     let share = if is_stopped {
         "gets nothing while spec.killSwitch is Rollout".to_owned()
     } else {
-        format!("gets {percent}% of the keys")
+        format!("gets {percent} of the keys")
     };
     sharing(model, situation, RolloutPhase::Canary, summary, &share)
 }

@@ -110,7 +110,7 @@ pub fn analysis(spec: &InferenceModelSpec) -> Analysis {
             prefill,
             // Whose prompts may take longer, may come later.
             unqueued_ttft: tolerance.max(prefill),
-            ..defaults.tolerances
+            errors: share(declared.error_points, defaults.tolerances.errors),
         },
         min_canary_pods: policy
             .min_canary_pods

@@ -56,6 +56,24 @@ fn what_is_going_on_is_told() {
 }
 
 #[test]
+fn a_large_fleet_may_begin_with_a_fraction_of_a_percent() {
+    let steps = json!([{"weightBasisPoints": 25}, {"weightPercent": 1}, {"weightBasisPoints": 5_000}]);
+    let mut world = World::new(driven(400, json!({"steps": steps})));
+    world.until(RolloutPhase::Analysing);
+    let short = short(&world.target()).to_owned();
+    assert_eq!((world.weight(), world.told[&world.target()]), (25, 2), "one pod's worth, and one more");
+    assert_eq!(world.rollout().summary, format!("{short} 0.25% (1/3), 120 s left"));
+    assert!(world.ready().1.contains("gets 0.25% of the keys (step 1 of 3)"), "{:?}", world.ready());
+    world.verdict = Some(Outcome::Pass);
+    world.turn(120).turn(2);
+    assert_eq!((world.weight(), world.told[&world.target()]), (100, 5));
+    let told = world.plan.notices.iter().find(|notice| notice.reason == "CanaryWeightChanged").unwrap();
+    assert!(told.message.ends_with("gets 1% of the keys; it had 0.25%"), "{}", told.message);
+    world.turn(120).turn(2);
+    assert_eq!(world.weight(), 5_000);
+}
+
+#[test]
 fn nothing_moves_forward_without_a_verdict() {
     let mut world = World::new(driven(1, json!({})));
     world.until(RolloutPhase::Analysing).turn(100_000).turn(2);

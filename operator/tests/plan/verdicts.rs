@@ -2,7 +2,7 @@
 
 use crds::model::{AnalysisOutcome, AnalysisStanding, AnalysisStatus};
 use judgement::autoscale::Millis;
-use judgement::rollout::{Method, Metric, MetricVerdict, Outcome, Reason, Standing, Verdict};
+use judgement::rollout::{Method, Metric, MetricVerdict, Outcome, Reason, Standing, Tolerances, Verdict};
 use operator::plan::Plan;
 use operator::trial::tell::Seen;
 use operator::trial::{analysis, standing};
@@ -218,4 +218,8 @@ fn the_spec_says_by_what_a_canary_is_judged() {
     let default = analysis(&canary_model(50).spec);
     assert_eq!((default.method, default.critical), (Method::WorkNormalised, 0.5));
     assert_eq!((default.tolerances.decode, default.min_canary_pods, default.pod_sd), (0.05, 2, 0.02));
+    assert_eq!(default.tolerances, Tolerances::default(), "bit for bit");
+    let lenient =
+        model(json!({"rollout": {"strategy": "Canary", "analysis": {"tolerance": {"errorPoints": 3}}}}));
+    assert_eq!(analysis(&lenient.spec).tolerances, Tolerances { errors: 0.03, ..Tolerances::default() });
 }

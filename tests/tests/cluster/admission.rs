@@ -59,7 +59,23 @@ fn cases() -> Vec<Case> {
                 spec["rollout"] =
                     json!({"strategy": "Canary", "steps": [{"weightPercent": 25}, {"weightPercent": 10}]});
             },
-            "each weightPercent must be more than the one before",
+            "must be more than the one before",
+        ),
+        (
+            "shares that fall from percent to basis points",
+            |spec| {
+                let steps = json!([{"weightPercent": 1}, {"weightBasisPoints": 25}]);
+                spec["rollout"] = json!({"strategy": "Canary", "steps": steps});
+            },
+            "must be more than the one before",
+        ),
+        (
+            "a share that is given twice",
+            |spec| {
+                let steps = json!([{"weightPercent": 1, "weightBasisPoints": 100}]);
+                spec["rollout"] = json!({"strategy": "Canary", "steps": steps});
+            },
+            "exactly one of weightPercent and weightBasisPoints",
         ),
         (
             "steps for a canary that a person drives",
