@@ -161,6 +161,10 @@ pub enum Reason {
     MinReplicasReached,
     /// A rise that is not proven yet.
     SurgeLimited,
+    /// A pod alone misses a goal for answers.
+    GoalOutOfReach,
+    /// A pod alone meets all goals for answers.
+    GoalsWithinReach,
     /// All who report have done so lately.
     ReportsFresh,
     /// Somebody who should report is silent.

@@ -10,7 +10,7 @@ use crds::model::InferenceModel;
 use crds::pool::{ImagePullPolicy, InferencePool};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use k8s_openapi::jiff::Timestamp;
-use operator::autoscale::{asked, policy};
+use operator::autoscale::{asked, objectives, policy};
 use operator::capacity::Claim;
 use operator::conduct;
 use operator::golden::Outcome;
@@ -127,13 +127,14 @@ fn done(pool: &Value, model: &Value) -> Option<String> {
     // The end of the sample's schedule, and inside of it.
     let earlier = Timestamp::from_second(1_800_000_000 - 1_800).unwrap();
     let of_load = [now, earlier].map(|at| model.spec.autoscaling.as_ref().map(|of_load| policy(of_load, at)));
+    let goals = model.spec.autoscaling.as_ref().map(objectives);
     let replicas = asked(&model, None, now);
     let of_trial = trial::analysis(&model.spec);
     let of_news = letters(&model.spec.notifications, &news(&model));
     let of_golden = standing(&model, Some(&half_passed()), "tiny-b");
     let of_model = plan(&model, &observed(&model, pool), &installation(), now);
     Some(format!(
-        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {replicas} {of_trial:#?} {driven:?} {of_news:#?} {of_golden:#?}"
+        "{of_model:#?} {of_pool:#?} {seen:#?} {of_load:#?} {goals:?} {replicas} {of_trial:#?} {driven:?} {of_news:#?} {of_golden:#?}"
     ))
 }
 
@@ -316,6 +317,7 @@ fn models() -> Vec<Value> {
         "autoscaling": {
             "minReplicas": 0, "maxReplicas": 5, "mode": "External", "historySeconds": 900, "latePricePercent": 4,
             "surgePercent": 150, "targetUtilizationPercent": 70,
+            "objectives": {"ttftMilliseconds": 1_500, "interTokenMilliseconds": 40},
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
             "scaleToZero": {"enabled": true, "idleSeconds": 600},
             "schedules": [{"name": "day", "timeZone": "UTC", "schedule": "0 7 * * *", "durationSeconds": 3600,

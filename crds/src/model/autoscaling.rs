@@ -42,6 +42,9 @@ pub struct AutoscalingPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 100))]
     pub target_utilization_percent: Option<i32>,
+    /// What answers should be like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objectives: Option<Objectives>,
     /// What holds changes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behavior: Option<ScaleBehavior>,
@@ -67,6 +70,24 @@ pub enum AutoscalingMode {
     /// `spec.replicas`, within the bounds, for `kubectl scale`, a `HorizontalPodAutoscaler` or KEDA on the scale
     /// subresource.
     External,
+}
+
+/// What answers should be like. A goal that a pod misses even for a single request is told in the condition
+/// `ObjectiveInfeasible` and not pursued, because more pods would not meet it.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.ttftMilliseconds) || has(self.interTokenMilliseconds)").message("spec.autoscaling.objectives must set ttftMilliseconds, interTokenMilliseconds or both"))]
+pub struct Objectives {
+    /// From a request's arrival to the first token of its answer. A third of it may be spent waiting; whatever waits
+    /// longer is late. Default: no goal, and 700 ms of waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 50, max = 600_000))]
+    pub ttft_milliseconds: Option<i32>,
+    /// From one token of an answer to the next. A pod is planned with as many requests at once as it can answer at this
+    /// pace, at most engine.parallelSlots. Default: no goal, and all slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 60_000))]
+    pub inter_token_milliseconds: Option<i32>,
 }
 
 /// What holds changes back.

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::notification::Notification;
 
 pub use autoscaling::{
-    AutoscalingMode, AutoscalingPolicy, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
+    AutoscalingMode, AutoscalingPolicy, Objectives, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
 };
 pub use experiment::{Experiment, FeatureFlag, RequestParameters, Variant};
 pub use experiment_status::{ExperimentStatus, VariantComparison, VariantStatus};
@@ -34,8 +34,8 @@ pub use rollout_status::{
     ChosenCapacity, ClientFigures, FailedRevision, FormerRevision, RolloutPhase, RolloutStatus, ShadowStatus,
 };
 pub use status::{
-    Alarm, AutoscalingStatus, ColdStart, DrainingPod, InferenceModelStatus, ModelFacts, PastDecision,
-    Placement, PodMeasure, PricedCount, ScalingDecision, ScalingFigures, StartSeconds, Summary,
+    Alarm, AutoscalingStatus, ColdStart, DrainingPod, InferenceModelStatus, ModelFacts, ObjectivesStatus,
+    PastDecision, Placement, PodMeasure, PricedCount, ScalingDecision, ScalingFigures, StartSeconds, Summary,
 };
 
 /// One model, served by pods of a pool.

@@ -72,8 +72,8 @@ pub struct InferenceModelStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
     /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`; with
-    /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`; while a canary runs also
-    /// `AnalysisConclusive`; with spec.notifications also `ReceiversKnown`.
+    /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`, and with its objectives
+    /// `ObjectiveInfeasible`; while a canary runs also `AnalysisConclusive`; with spec.notifications also `ReceiversKnown`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -197,6 +197,19 @@ pub struct AutoscalingStatus {
     /// What one pod does, as it was last measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodMeasure>,
+    /// What spec.autoscaling.objectives has made of the last decision; none without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objectives: Option<ObjectivesStatus>,
+}
+
+/// What goals for answers have made of a decision.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectivesStatus {
+    /// A request that waits longer counts as late.
+    pub late_milliseconds: i32,
+    /// Slots that a pod is planned with, so that its tokens come in time.
+    pub planned_slots: i32,
 }
 
 /// One decision with what it was reckoned from.

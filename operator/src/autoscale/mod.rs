@@ -28,6 +28,7 @@ use crate::autoscale::tell::Seen;
 use crate::capacity::{Claim, allot};
 use crate::conduct::conducts;
 use crate::load::Standing;
+use crate::load::objectives::Objectives;
 use crate::objects::REVISION_LABEL;
 use crate::plan::Observed;
 use crate::pod::{self, Reading, Stage};
@@ -172,6 +173,15 @@ pub fn policy(spec: &AutoscalingPolicy, now: Timestamp) -> Policy {
     }
 }
 
+/// What answers should be like.
+pub fn objectives(spec: &AutoscalingPolicy) -> Objectives {
+    let goal = |milliseconds: Option<i32>| milliseconds.and_then(|goal| u32::try_from(goal).ok());
+    spec.objectives.as_ref().map_or_else(Objectives::default, |declared| Objectives {
+        ttft_ms: goal(declared.ttft_milliseconds),
+        inter_token_ms: goal(declared.inter_token_milliseconds),
+    })
+}
+
 /// Where the model stands, if decisions are made for it and its pool is there. `now_ms` is the same moment on the clock
 /// of the load.
 pub fn standing(
@@ -213,6 +223,7 @@ pub fn standing(
     let (assumed, is_guess) = assumed(model);
     Some(Standing {
         policy,
+        objectives: objectives(spec),
         ready,
         pending,
         last_ready_at: serving.last_ready_at.map(on_the_clock),

@@ -1,15 +1,16 @@
 //! A decision as people and other programs read it: status, conditions, events. Pure.
 
 use crds::model::{
-    AutoscalingMode, AutoscalingStatus, InferenceModel, InferenceModelStatus, PastDecision, PodMeasure,
-    PricedCount, ScalingDecision, ScalingFigures,
+    AutoscalingMode, AutoscalingStatus, InferenceModel, InferenceModelStatus, ObjectivesStatus, PastDecision,
+    PodMeasure, PricedCount, ScalingDecision, ScalingFigures,
 };
-use judgement::autoscale::{Decision, Figures, Limit, Millis, PodModel, Price, Winner};
+use judgement::autoscale::{Decision, Figures, Limit, Millis, Price, Winner};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::{may_rest, mode};
+use super::{may_rest, mode, objectives};
 use crate::load::Look;
+use crate::load::objectives::{Aim, Aims, Objectives};
 use crate::plan::Notice;
 use crate::problem::Reason;
 use crate::status::Verdict;
@@ -20,6 +21,9 @@ pub const SCALING_ACTIVE: &str = "ScalingActive";
 pub const SCALING_LIMITED: &str = "ScalingLimited";
 /// All who report on the model have done so lately.
 pub const TELEMETRY_FRESH: &str = "TelemetryFresh";
+
+/// A goal of spec.autoscaling.objectives is one that no number of pods can meet.
+pub const OBJECTIVE_INFEASIBLE: &str = "ObjectiveInfeasible";
 
 /// Decisions that are remembered.
 const DECISIONS_MAX: usize = 10;
@@ -61,7 +65,12 @@ pub fn status(
     let before = model.status.as_ref().and_then(|status| status.autoscaling.clone()).unwrap_or_default();
     let Some(seen) = seen else {
         let last_decision = before.last_decision.filter(|_| mode == AutoscalingMode::Paused);
-        return Some(AutoscalingStatus { desired_replicas: asked, last_decision, ..before });
+        return Some(AutoscalingStatus {
+            desired_replicas: asked,
+            last_decision,
+            objectives: None,
+            ..before
+        });
     };
     let decision = &seen.look.decision;
     let told = scaling_decision(seen, now);
@@ -69,8 +78,21 @@ pub fn status(
         desired_replicas: count(decision.desired),
         decisions: remembered(before.decisions, &told),
         last_decision: Some(before.last_decision.filter(|last| is_same(last, &told)).unwrap_or(told)),
-        pod: Some(pod(&decision.inputs.current.pod, &seen.look, before.pod)),
+        pod: Some(pod(&seen.look, before.pod)),
+        objectives: has_objectives(model).then(|| reckoned(decision)),
     })
+}
+
+/// What the goals have made of the reckoning.
+fn reckoned(decision: &Decision) -> ObjectivesStatus {
+    ObjectivesStatus {
+        late_milliseconds: count(decision.inputs.policy.late_ms),
+        planned_slots: count(decision.inputs.current.pod.slots),
+    }
+}
+
+fn has_objectives(model: &InferenceModel) -> bool {
+    model.spec.autoscaling.as_ref().map(objectives).is_some_and(|goals| goals != Objectives::default())
 }
 
 /// Whether what was told still says it.
@@ -143,7 +165,8 @@ fn prices(decision: &Decision) -> Vec<PricedCount> {
 }
 
 /// What was measured; of what changes by less than a tenth the earlier value, so that noise writes no status.
-fn pod(pod: &PodModel, look: &Look, before: Option<PodMeasure>) -> PodMeasure {
+fn pod(look: &Look, before: Option<PodMeasure>) -> PodMeasure {
+    let pod = &look.pod;
     let is_measured = look.is_measured || before.is_some_and(|before| before.is_measured);
     let measure = PodMeasure {
         slots: count(pod.slots),
@@ -176,7 +199,7 @@ fn thousandths(value: f64) -> i64 {
 
 // === conditions ===
 
-/// The three conditions of a model with spec.autoscaling; none without.
+/// The conditions of a model with spec.autoscaling; none without.
 pub fn verdicts(
     model: &InferenceModel,
     status: Option<&AutoscalingStatus>,
@@ -205,13 +228,60 @@ pub fn verdicts(
     };
     let Some(seen) = seen else {
         let unknown = || Verdict::unknown("nothing is decided");
-        return vec![(SCALING_ACTIVE, active), (SCALING_LIMITED, unknown()), (TELEMETRY_FRESH, unknown())];
+        let goals = has_objectives(model).then(|| (OBJECTIVE_INFEASIBLE, unknown()));
+        let usual = [(SCALING_ACTIVE, active), (SCALING_LIMITED, unknown()), (TELEMETRY_FRESH, unknown())];
+        return usual.into_iter().chain(goals).collect();
     };
-    vec![
+    let usual = [
         (SCALING_ACTIVE, active),
         (SCALING_LIMITED, limited(&seen.look.decision, model)),
         (TELEMETRY_FRESH, fresh(&seen.look.decision)),
-    ]
+    ];
+    let goals = has_objectives(model).then(|| (OBJECTIVE_INFEASIBLE, infeasible(&seen.look)));
+    usual.into_iter().chain(goals).collect()
+}
+
+fn infeasible(look: &Look) -> Verdict {
+    let Aims { first_token, inter_token } = look.aims;
+    let told = [
+        (first_token, "ttftMilliseconds", "to read an average prompt"),
+        (inter_token, "interTokenMilliseconds", "for each token of a single request"),
+    ];
+    let missed = told.into_iter().filter_map(|(aim, field, work)| {
+        let Aim { goal_us, least_us } = aim.filter(Aim::is_out_of_reach)?;
+        let (goal_ms, least) = (goal_us / 1_000, milliseconds(least_us?));
+        Some(format!(
+            "spec.autoscaling.objectives.{field} is {goal_ms}, but a pod alone takes {least} ms {work}"
+        ))
+    });
+    let missed: Vec<String> = missed.collect();
+    if !missed.is_empty() {
+        let message = format!(
+            "{}; no number of pods changes that, and none is added for it: raise the goal, or take a smaller model or a \
+             faster device",
+            missed.join(", and ")
+        );
+        return Verdict::yes(Reason::GoalOutOfReach, message);
+    }
+    let ObjectivesStatus { late_milliseconds, planned_slots } = reckoned(&look.decision);
+    let reckoned = format!(
+        "a request that waits more than {late_milliseconds} ms counts as late, and a pod is planned with {planned_slots} \
+         of its {} slots",
+        look.pod.slots
+    );
+    let is_known = [first_token, inter_token].into_iter().flatten().all(|aim| aim.least_us.is_some());
+    if is_known {
+        Verdict::no(Reason::GoalsWithinReach, reckoned)
+    } else {
+        Verdict::unknown(format!("no pod has done enough work to be measured; meanwhile {reckoned}"))
+    }
+}
+
+/// In milliseconds with two significant digits: more would be noise, and write a status each time.
+fn milliseconds(micros: u64) -> String {
+    let unit = 10_u64.pow(micros.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    let rounded = (micros + unit / 2) / unit * unit;
+    if rounded >= 10_000 { (rounded / 1_000).to_string() } else { (rounded as f64 / 1_000.0).to_string() }
 }
 
 fn limited(decision: &Decision, model: &InferenceModel) -> Verdict {

@@ -84,6 +84,11 @@ impl Learned {
         self.output.add(finished.output, finished.requests);
     }
 
+    /// Tokens of an average prompt that no cache holds.
+    pub(super) fn uncached_prompt(&self) -> Option<f64> {
+        self.uncached.0
+    }
+
     /// What requests will probably be of which a gateway says so: their number, estimated prompt tokens, and the most
     /// that they may generate.
     pub(super) fn expect(&self, [requests, prompt, output_max]: [u64; 3]) -> Expected {

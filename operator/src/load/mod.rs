@@ -4,10 +4,12 @@
 //! knows the last half hour; what a new process has missed, the gateways remember for it. Only the leader decides.
 //!
 //! In reading order: `learned` (what requests turn out to be), `sources` (from reports to samples), `measure` (what a
-//! pod can do), and here one model's state and the handle on all of them.
+//! pod can do), [`objectives`] (what goals for answers make of it), and here one model's state and the handle on all of
+//! them.
 
 mod learned;
 mod measure;
+pub mod objectives;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use crate::held::ModelKey;
 use crate::report::Wake;
 use learned::Learned;
+use objectives::{Aims, Objectives};
 use sources::{Gateway, Pods};
 
 /// Pace of decisions: the rule and its constants were proven with it.
@@ -51,6 +54,8 @@ const SERIES_MAX: usize = 5_000;
 pub struct Standing {
     /// What the user wants, and what the hardware allows.
     pub policy: Policy,
+    /// What answers should be like.
+    pub objectives: Objectives,
     /// Pods that serve.
     pub ready: u32,
     /// When each pod on its way will probably be ready.
@@ -74,6 +79,10 @@ pub struct Standing {
 pub struct Look {
     /// How many replicas, and why.
     pub decision: Decision,
+    /// What one pod can do with all its slots; the decision may have been reckoned with fewer.
+    pub pod: PodModel,
+    /// The goals for answers.
+    pub aims: Aims,
     /// Whether pods have done enough work to measure them since this process began.
     pub is_measured: bool,
 }
@@ -193,9 +202,10 @@ impl Model {
     /// and there is no pod.
     fn look(&mut self, standing: Standing, led_since: Millis, now: Millis) -> Look {
         self.pods.keep(&standing.pods, now);
-        let replicas = self.current(&standing, led_since).replicas();
+        let current = self.current(&standing, led_since);
+        let (replicas, pod, aims) = (current.replicas(), current.pod, self.aims(&standing));
         let is_new = self.last.as_ref().is_none_or(|last| {
-            let is_other = last.inputs.policy != standing.policy || last.current != replicas;
+            let is_other = last.inputs.policy != aims.policy(standing.policy) || last.current != replicas;
             let is_waited_for = replicas == 0 && !self.history.levels().queued.is_empty();
             is_other || is_waited_for || now.since(last.at) > LOOK_EVERY_MS
         });
@@ -206,22 +216,36 @@ impl Model {
         };
         let decision = decision.expect("a model that stands somewhere is decided upon");
         self.told = Some(Told::of(&decision));
-        Look { decision, is_measured: self.measured.is_some() }
+        Look { decision, pod, aims, is_measured: self.measured.is_some() }
     }
 
     fn decide(&mut self, led_since: Millis, now: Millis) -> Option<Decision> {
         let (_, standing) = self.standing.as_ref()?;
-        let current = self.current(standing, led_since);
-        let is_measured = self.measured.is_some() || !standing.is_guess;
+        let (current, aims) = (self.current(standing, led_since), self.aims(standing));
         // How far a guess is off says nothing about pods.
-        if is_measured && self.calibrated.is_none_or(|at| now.since(at) + EARLY_MS >= LOOK_EVERY_MS) {
+        if self.is_known(standing)
+            && self.calibrated.is_none_or(|at| now.since(at) + EARLY_MS >= LOOK_EVERY_MS)
+        {
+            // Under a queue a pod fills all its slots, whatever it is planned with.
             self.history.calibrate(&current);
             self.calibrated = Some(now);
         }
-        let decision = decide(&standing.policy, &self.history, &current, now);
+        let planned = Current { pod: aims.planned(current.pod), ..current };
+        let decision = decide(&aims.policy(standing.policy), &self.history, &planned, now);
         self.history.settle(&decision);
         self.last = Some(decision.clone());
         Some(decision)
+    }
+
+    /// Whether a pod was measured, now or earlier.
+    fn is_known(&self, standing: &Standing) -> bool {
+        self.measured.is_some() || !standing.is_guess
+    }
+
+    fn aims(&self, standing: &Standing) -> Aims {
+        let pod = self.measured.unwrap_or(standing.assumed);
+        let pod = Some(&pod).filter(|_| self.is_known(standing));
+        standing.objectives.aims(pod, self.learned.uncached_prompt())
     }
 
     fn last_at(&self) -> Option<Millis> {

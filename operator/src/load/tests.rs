@@ -69,6 +69,7 @@ fn pod(uid: &str, phase: Phase, finished: u64, queued: u32) -> Report {
 fn standing(ready: u32, pending: usize, min: u32) -> Standing {
     Standing {
         policy: Policy::between(min, 8),
+        objectives: Objectives::default(),
         ready,
         pending: vec![START; pending],
         last_ready_at: None,
@@ -254,6 +255,53 @@ fn what_a_pod_can_do_is_measured_and_outlives_it() {
     let without = Standing { pods: BTreeSet::new(), ..standing(0, 0, 0) };
     let later = loads.look(key(), without, START + 900_000);
     assert!(later.is_measured && later.decision.inputs.current.pod == pod);
+}
+
+#[test]
+fn goals_change_what_is_late_and_how_full_a_pod_is_planned() {
+    let loads = loads();
+    loads.hear_pod(&pod("p1", Phase::Serving, 0, 0), START);
+    let look = |ttft_ms, inter_token_ms, now| {
+        let objectives = Objectives { ttft_ms: Some(ttft_ms), inter_token_ms: Some(inter_token_ms) };
+        loads.look(key(), Standing { objectives, ..standing(1, 0, 1) }, now)
+    };
+    let reckoned = |look: &Look| {
+        let inputs = &look.decision.inputs;
+        (inputs.policy.late_ms, inputs.current.pod.slots, look.pod.slots)
+    };
+    let guessed = look(600, 1, START + 1_000);
+    assert_eq!((reckoned(&guessed), guessed.aims.inter_token.unwrap().least_us), ((200, 4, 4), None));
+    // A prompt of 100 tokens takes 50 ms, and a step of `b` requests (1 + b/10)/1.2 · 20 ms.
+    loads.hear_pod(&pod("p1", Phase::Serving, 100, 0), START + 2_000);
+    assert_eq!(reckoned(&look(600, 21, START + 3_000)), (200, 2, 4), "another goal is another decision");
+    assert_eq!(reckoned(&look(600, 200, START + 8_000)), (200, 4, 4));
+    let out = look(49, 18, START + 13_000);
+    assert_eq!(reckoned(&out), (700, 4, 4), "what cannot be met is not pursued");
+    assert!(
+        out.aims.first_token.unwrap().is_out_of_reach() && out.aims.inter_token.unwrap().is_out_of_reach()
+    );
+    assert_eq!(judgement::autoscale::replay(&out.decision), out.decision);
+}
+
+#[test]
+fn a_pod_that_is_planned_half_full_is_measured_by_what_it_does_when_full() {
+    // Somebody always waits, and the pod does exactly what its four slots can.
+    let learned = |inter_token_ms| {
+        let loads = loads();
+        for second in (0..120_u64).step_by(2) {
+            let now = START + 1_000 * second;
+            // Each request costs 0.3 s of the pod by its own figures: 50 tokens of 23.3 ms for four, and half its prompt.
+            loads.hear_pod(&pod("p1", Phase::Serving, 20 + second * 10 / 3, 5), now);
+            let objectives = Objectives { ttft_ms: None, inter_token_ms };
+            loads.look(key(), Standing { objectives, ..standing(1, 0, 1) }, now);
+            loads.turn(now);
+        }
+        let mut calibration = 0.0;
+        model(&loads, |model| calibration = model.last.as_ref().unwrap().figures.calibration);
+        calibration
+    };
+    assert!((learned(None) - 1.0).abs() < 0.1, "{}", learned(None));
+    assert!((learned(Some(21)) - learned(None)).abs() < 1e-9, "{}", learned(Some(21)));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use operator::autoscale::{asked, may_rest, standing};
 use operator::capacity::Claim;
 use operator::drain::DELETION_COST;
 use operator::load::Standing;
+use operator::load::objectives::{Aim, Aims};
 use operator::plan::{Plan, Route};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -212,6 +213,49 @@ fn decisions_are_remembered_once_each_and_ten_of_them() {
     let told = &plan.status.autoscaling.unwrap().decisions;
     assert_eq!((told.len(), told[0].current, told[0].desired), (10, 3, 2));
     assert_eq!(plan.notices[0].reason, "ScaledDown");
+}
+
+/// A model with goals, whose pod takes `least_us` for a prompt and as much for a token.
+fn aiming(least_us: Option<u64>) -> Scene {
+    let objectives = json!({"ttftMilliseconds": 600, "interTokenMilliseconds": 30});
+    let mut scene = serving(json!({"maxReplicas": 9, "objectives": objectives}), 1, 1).decided(1, 3);
+    let seen = scene.observed.scaling.as_mut().unwrap();
+    let aim = |goal_us| Some(Aim { goal_us, least_us });
+    seen.look.aims = Aims { first_token: aim(600_000), inter_token: aim(30_000) };
+    seen.look.decision.inputs.policy.late_ms = 200;
+    seen.look.decision.inputs.current.pod.slots = 2;
+    scene
+}
+
+#[test]
+fn what_goals_do_is_told() {
+    let plan = aiming(Some(25_000)).plan();
+    let told = plan.status.autoscaling.as_ref().unwrap();
+    let objectives = told.objectives.unwrap();
+    assert_eq!((objectives.late_milliseconds, objectives.planned_slots), (200, 2));
+    assert_eq!(told.pod.unwrap().slots, 4, "measured is the whole pod");
+    let found = condition(&plan, "ObjectiveInfeasible");
+    assert_eq!((found.0.as_str(), found.1.as_str()), ("False", "GoalsWithinReach"));
+    assert_eq!(
+        found.2,
+        "a request that waits more than 200 ms counts as late, and a pod is planned with 2 of its 4 slots"
+    );
+    assert_eq!(condition(&aiming(None).plan(), "ObjectiveInfeasible").0, "Unknown");
+    let without = serving(auto(), 1, 1).decided(1, 3).plan();
+    assert!(without.status.conditions.iter().all(|condition| condition.type_ != "ObjectiveInfeasible"));
+    assert_eq!(without.status.autoscaling.unwrap().objectives, None);
+}
+
+#[test]
+fn a_goal_that_no_number_of_pods_can_meet_is_named_with_its_figures() {
+    let found = condition(&aiming(Some(31_449)).plan(), "ObjectiveInfeasible");
+    assert_eq!((found.0.as_str(), found.1.as_str()), ("True", "GoalOutOfReach"));
+    let expected = "spec.autoscaling.objectives.interTokenMilliseconds is 30, but a pod alone takes 31 ms for each token";
+    assert!(found.2.starts_with(expected), "{}", found.2);
+    let both = condition(&aiming(Some(1_240_000)).plan(), "ObjectiveInfeasible").2;
+    let expected =
+        "ttftMilliseconds is 600, but a pod alone takes 1200 ms to read an average prompt, and spec";
+    assert!(both.contains(expected), "{both}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use operator::autoscale::tell::Seen;
 use operator::load::Look;
+use operator::load::objectives::Aims;
 use operator::objects::{self, Installation};
 use operator::plan::{Observed, Plan, ProbeRequest, Proof, Route, plan};
 use serde_json::{Value, json};
@@ -196,8 +197,10 @@ impl Scene {
         let decision = decide(&policy, &History::default(), &current_pods, now);
         let sentence = format!("{desired} pods are right.");
         let decision = Decision { desired, limits: vec![], winner: Winner::Level, sentence, ..decision };
-        self.observed.scaling =
-            Some(Seen { look: Look { decision, is_measured: true }, now_ms: now + 1_000 });
+        self.observed.scaling = Some(Seen {
+            look: Look { decision, pod, aims: Aims::default(), is_measured: true },
+            now_ms: now + 1_000,
+        });
         self
     }
 

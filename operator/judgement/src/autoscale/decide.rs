@@ -115,7 +115,7 @@ impl<'a> Look<'a> {
     fn new(policy: &'a Policy, history: &'a History, current: &'a Current, now: Millis) -> Self {
         let demand = Demand::measure(policy, history, current);
         let queue = current.pod.work(history.levels().queued.amount()) / history.calibration();
-        let futures = Futures::gather(&demand, current, now, queue);
+        let futures = Futures::gather(policy, &demand, current, now, queue);
         Self { policy, history, current, now, replicas: current.replicas(), queue, demand, futures }
     }
 

@@ -4,7 +4,7 @@
 //! counts the more, the more its level was like now. Each is put through a fluid queue.
 
 use super::demand::{BIN_MS, Demand};
-use super::policy::Current;
+use super::policy::{Current, Policy};
 use super::time::{Millis, seconds};
 
 /// An ordered pod must work for at least as long as it loads, and for no less than this.
@@ -27,8 +27,6 @@ const LEVEL_BINS: usize = 3;
 /// A moment that counts less than this is left out; it is 3 standard deviations away.
 const WEIGHT_MIN: f64 = 0.01;
 
-/// A queue of more seconds than this is late: a third of a 2 s goal, the rest is the prompt itself.
-const LATE_S: f64 = 0.7;
 /// Above this load a queue forms by chance now and then, which a fluid does not show; this share of the work meets it.
 const BUSY: f64 = 0.9;
 const BUSY_LATE: f64 = 0.02;
@@ -41,6 +39,8 @@ const LEFT_S_MAX: f64 = 600.0;
 pub(super) struct Futures {
     pub(super) load_s: f64,
     pub(super) horizon_s: f64,
+    /// A queue of more seconds than this is late.
+    late_s: f64,
     queue: f64,
     replicas: u32,
     /// What is ready in each bin if nothing is ordered or taken away, pods; pending pods count from their times on.
@@ -70,7 +70,13 @@ pub(super) struct Late {
 }
 
 impl Futures {
-    pub(super) fn gather(demand: &Demand, current: &Current, now: Millis, queue: f64) -> Self {
+    pub(super) fn gather(
+        policy: &Policy,
+        demand: &Demand,
+        current: &Current,
+        now: Millis,
+        queue: f64,
+    ) -> Self {
         let load_s = seconds(current.load_ms).min(LOAD_S_MAX);
         let horizon_s = HORIZON_MIN_S.max(2.0 * load_s);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "18 to 180")]
@@ -80,6 +86,7 @@ impl Futures {
         let mut futures = Self {
             load_s,
             horizon_s,
+            late_s: f64::from(policy.late_ms) / 1_000.0,
             queue,
             replicas: current.replicas(),
             ready: Vec::new(),
@@ -104,7 +111,7 @@ impl Futures {
     /// Work that would be late with `replicas` pods.
     pub(super) fn late(&self, replicas: u32) -> Late {
         let capacity = self.capacity(replicas);
-        let weigh = |path: &Path| path.weight * late(path, self.queue, &capacity);
+        let weigh = |path: &Path| path.weight * self.late_on(path, &capacity);
         let weights = self.present.weight + self.history.iter().map(|path| path.weight).sum::<f64>();
         let present = weigh(&self.present);
         let history = self.history.iter().map(weigh).sum::<f64>();
@@ -114,8 +121,12 @@ impl Futures {
     /// Of the like moments, those in whose future the last of `replicas` pods saves more than `price` pod-seconds.
     pub(super) fn bursts(&self, replicas: u32, price: f64) -> usize {
         let (with, without) = (self.capacity(replicas), self.capacity(replicas.saturating_sub(1)));
-        let saves = |path: &&Path| late(path, self.queue, &without) - late(path, self.queue, &with) > price;
+        let saves = |path: &&Path| self.late_on(path, &without) - self.late_on(path, &with) > price;
         self.history.iter().filter(saves).count()
+    }
+
+    fn late_on(&self, path: &Path, capacity: &[f64]) -> f64 {
+        late(path, self.queue, capacity, self.late_s)
     }
 
     /// Pods that serve in each bin if there shall be `replicas`: ordered ones from their load time on; of those to take
@@ -183,10 +194,10 @@ impl Path {
     }
 }
 
-/// Late work of one path, pod-seconds: in each bin the work that comes while the queue is longer than [`LATE_S`], and
+/// Late work of one path, pod-seconds: in each bin the work that comes while the queue is longer than `late_s`, and
 /// what is left undone at the end. Without the second part a fleet that must not grow to its demand would be taken away
 /// altogether: all work is late with any number of pods, and only its amount tells them apart.
-fn late(path: &Path, queue: f64, capacity: &[f64]) -> f64 {
+fn late(path: &Path, queue: f64, capacity: &[f64], late_s: f64) -> f64 {
     if queue <= 0.0 && capacity.iter().all(|capacity| path.highest <= BUSY * capacity) {
         return 0.0;
     }
@@ -195,7 +206,7 @@ fn late(path: &Path, queue: f64, capacity: &[f64]) -> f64 {
     let mut late = 0.0;
     for (load, capacity) in path.load.iter().zip(capacity) {
         let end = queue + (load - capacity) * width_s;
-        let mut share = share_above(queue, end, LATE_S * capacity);
+        let mut share = share_above(queue, end, late_s * capacity);
         if share < BUSY_LATE && *load > BUSY * capacity {
             share = BUSY_LATE;
         }
@@ -231,7 +242,7 @@ mod tests {
 
     fn check(load: &[f64], queue: f64, capacity: f64, expected: f64) {
         let path = Path::new(1.0, load.to_vec());
-        let found = late(&path, queue, &vec![capacity; load.len()]);
+        let found = late(&path, queue, &vec![capacity; load.len()], 0.7);
         assert!(
             (found - expected).abs() < 1e-9,
             "{load:?} with {capacity} pods: {found} late, not {expected}"

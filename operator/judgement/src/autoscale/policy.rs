@@ -32,6 +32,17 @@ pub struct Policy {
     pub hold_seconds: u32,
     /// To zero after this long without work, seconds, and never before three load times.
     pub idle_seconds: u32,
+    /// Work that waits longer than this is late, milliseconds: about a third of the goal for a first token, since the
+    /// rest is the prompt itself. 700 to 1 300 gave the same.
+    #[serde(default = "late_ms")]
+    pub late_ms: u32,
+}
+
+/// A third of a goal of 2 s. A decision that was stored before there was a choice was reckoned with it.
+const LATE_MS: u32 = 700;
+
+const fn late_ms() -> u32 {
+    LATE_MS
 }
 
 impl Policy {
@@ -49,6 +60,7 @@ impl Policy {
             history_seconds: 1_800,
             hold_seconds: 90,
             idle_seconds: 300,
+            late_ms: LATE_MS,
         }
     }
 

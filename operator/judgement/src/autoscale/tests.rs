@@ -48,7 +48,12 @@ fn seen(samples: &[Sample]) -> History {
 }
 
 fn steady(reports_count: usize, arrivals: u64) -> History {
-    seen(&reports(&vec![arrivals; reports_count], Levels::default()))
+    steady_of(&vec![arrivals; reports_count])
+}
+
+/// So many arrivals in each report, and nobody waits.
+fn steady_of(arrivals: &[u64]) -> History {
+    seen(&reports(arrivals, Levels::default()))
 }
 
 /// The looks of the last 90 s wanted nothing, so that nothing but what a test is about holds a scale-down back.

@@ -86,6 +86,18 @@ proptest! {
     }
 
     #[test]
+    fn a_stricter_goal_never_finds_less_late((history, now) in history(), current in fleet(), late_ms in 50_u32..3_000, more in 1_u32..3_000) {
+        let prices = |late_ms| {
+            let policy = Policy { late_ms, ..Policy::between(1, 24) };
+            decide(&policy, &history, &current, now).figures.prices
+        };
+        for (strict, lax) in prices(late_ms).iter().zip(prices(late_ms + more)) {
+            prop_assert_eq!(strict.replicas, lax.replicas);
+            prop_assert!(strict.late >= lax.late - 1e-9, "{strict:?} {lax:?}");
+        }
+    }
+
+    #[test]
     fn a_higher_maximum_never_buys_less((history, now) in history(), current in fleet(), max in 1_u32..30, more in 1_u32..30) {
         let wanted = |max| decide(&Policy::between(1, max), &history, &current, now).wanted;
         prop_assert!(wanted(max + more) >= wanted(max));

@@ -26,6 +26,23 @@ fn a_step_is_answered_at_once_and_within_the_surge_bound() {
 }
 
 #[test]
+fn a_stricter_goal_keeps_more_and_a_decision_from_before_goals_replays() {
+    // Every minute ten seconds of thrice the load: queues of seconds, which are late or not by the goal alone.
+    let minute = [[12; 5].as_slice(), &[4; 25]].concat();
+    let history = watched(steady_of(&minute.repeat(30)), end(900));
+    let decision = |late_ms| {
+        let policy = Policy { late_ms, ..Policy::between(1, 24) };
+        decide(&policy, &history, &ready(5), end(900))
+    };
+    let wanted = [700, 4_000, 10_000].map(|late_ms| decision(late_ms).wanted);
+    assert!(wanted[0] > wanted[1] && wanted[1] > wanted[2], "{wanted:?}");
+    let mut stored = serde_json::to_value(decision(700)).unwrap();
+    stored["inputs"]["policy"].as_object_mut().unwrap().remove("late_ms");
+    let stored: Decision = serde_json::from_value(stored).unwrap();
+    assert_eq!(replay(&stored), decision(700));
+}
+
+#[test]
 fn a_fleet_that_must_not_grow_to_its_demand_is_kept_whole() {
     let history = seen(&reports(&[16; 900], Levels { queued: requests(300), in_flight: 32, kv_tokens: 0 }));
     let decision = decide(&Policy::between(1, 4), &history, &ready(4), end(900));
