@@ -72,7 +72,7 @@ fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut V
 
 /// Another value of the same kind. `choices` are the words that enums here have.
 fn changed(value: &Value) -> Value {
-    const CHOICES: [[&str; 2]; 22] = [
+    const CHOICES: [[&str; 2]; 23] = [
         ["HTTP", "HTTPS"],
         ["HuggingFace", "HTTP"],
         ["Ephemeral", "PersistentVolumeClaim"],
@@ -95,6 +95,7 @@ fn changed(value: &Value) -> Value {
         ["Rollback", "Promote"],
         ["Promote", "Pause"],
         ["GroupSequential", "WorkNormalised"],
+        ["CacheReuse", "SlotWait"],
     ];
     match value {
         Value::Bool(flag) => json!(!flag),
@@ -301,7 +302,7 @@ fn models() -> Vec<Value> {
             "progressDeadlineSeconds": 100, "retryToken": "again", "capacityStrategy": "Surge",
             "rollbackWindowSeconds": 4000,
             "action": {"command": "Pause", "revision": "tiny-x", "id": "1"},
-            "analysis": {"mode": "Enforce", "tolerance": {"decodePercent": 10, "prefillPercent": 20, "errorPoints": 2},
+            "analysis": {"mode": "Enforce", "reportOnly": ["CacheReuse"], "tolerance": {"decodePercent": 10, "prefillPercent": 20, "errorPoints": 2},
                          "method": "GroupSequential", "expectedRequests": 5_000,
                          "criticalRegressionPercent": 60, "maxFalseRollbackPercent": 2,
                          "inconclusivePolicy": "Rollback", "underpoweredPolicy": "Promote"},

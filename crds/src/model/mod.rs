@@ -26,7 +26,7 @@ pub use experiment_status::{ExperimentStatus, VariantComparison, VariantStatus};
 pub use figures::{ComparedMetric, Comparison, Figures};
 pub use rollout::{
     AnalysisMethod, AnalysisMode, AnalysisPolicy, CapacityStrategy, ConfigMapRef, GoldenPrompts,
-    InconclusivePolicy, KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep,
+    InconclusivePolicy, JudgedMetric, KillSwitch, RolloutAction, RolloutCommand, RolloutPolicy, RolloutStep,
     RolloutStrategy, StepGate, StickyKey, TolerancePolicy, TrafficPolicy, UnderpoweredPolicy,
 };
 pub use rollout_status::{

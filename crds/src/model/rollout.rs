@@ -195,6 +195,11 @@ pub struct AnalysisPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 20))]
     pub pod_variation_percent: Option<i32>,
+    /// Respects that are told in the status and decide nothing, because a change in them is meant. With `Decode` and
+    /// `Prefill` nothing about speed need be proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9), extend("x-kubernetes-list-type" = "set"))]
+    pub report_only: Vec<JudgedMetric>,
     /// What follows when the evidence contradicts itself or there is nothing to compare with; in mode Enforce.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inconclusive_policy: Option<InconclusivePolicy>,
@@ -220,6 +225,29 @@ pub struct TolerancePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub error_points: Option<i32>,
+}
+
+/// A respect in which a canary is judged.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JudgedMetric {
+    /// Time per decode call.
+    Decode,
+    /// Time per prompt.
+    Prefill,
+    /// Time to the first token of requests that met no queue.
+    UnqueuedTtft,
+    /// Tokens per answer.
+    OutputLength,
+    /// Errors of first attempts.
+    ErrorRate,
+    /// Requests that took twice the work they should.
+    EngineTail,
+    /// Cached prefixes that were owed and missed.
+    CacheReuse,
+    /// Requests that waited though a slot should be free.
+    SlotWait,
+    /// Answers that miss spec.autoscaling.objectives.
+    SloMiss,
 }
 
 /// When a canary may be judged. Default: `WorkNormalised`.

@@ -20,13 +20,16 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crds::model::{AnalysisMethod, AnalysisPolicy, InferenceModel, InferenceModelSpec, RolloutStrategy};
+use crds::model::{
+    AnalysisMethod, AnalysisPolicy, InferenceModel, InferenceModelSpec, JudgedMetric, RolloutStrategy,
+};
 use crds::report::{GatewayModel, GatewayReport, Report};
 use crds::split::BUCKETS;
 use judgement::autoscale::Millis;
 use judgement::explain;
 use judgement::rollout::{
-    Analysis, Arm, ArmCounts, Method, Objectives, Observation, Outcome, PodReport, Tolerances, Verdict,
+    Analysis, Arm, ArmCounts, Method, Metric, Objectives, Observation, Outcome, PodReport, Tolerances,
+    Verdict,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -92,7 +95,7 @@ pub struct ReadyPod {
     pub ready_at: Millis,
 }
 
-/// By what the spec wants a canary to be judged. Objectives are out of reach: nobody has declared any.
+/// By what the spec wants a canary to be judged.
 pub fn analysis(spec: &InferenceModelSpec) -> Analysis {
     let policy = spec.rollout.as_ref().and_then(|rollout| rollout.analysis.clone()).unwrap_or_default();
     let declared = policy.tolerance.unwrap_or_default();
@@ -117,8 +120,35 @@ pub fn analysis(spec: &InferenceModelSpec) -> Analysis {
             .and_then(|pods| usize::try_from(pods).ok())
             .unwrap_or(defaults.min_canary_pods),
         pod_sd: share(policy.pod_variation_percent, defaults.pod_sd),
-        objectives: Objectives { ttft_micros: u64::MAX, inter_token_micros: u64::MAX },
+        objectives: objectives(spec),
+        report_only: policy.report_only.iter().copied().map(metric).collect(),
         ..defaults
+    }
+}
+
+/// What counts as a good answer; without a goal all do.
+fn objectives(spec: &InferenceModelSpec) -> Objectives {
+    let declared = spec.autoscaling.as_ref().and_then(|policy| policy.objectives.clone()).unwrap_or_default();
+    let micros = |goal: Option<i32>| {
+        goal.and_then(|goal| u64::try_from(goal).ok()).map_or(u64::MAX, |milliseconds| 1_000 * milliseconds)
+    };
+    Objectives {
+        ttft_micros: micros(declared.ttft_milliseconds),
+        inter_token_micros: micros(declared.inter_token_milliseconds),
+    }
+}
+
+fn metric(named: JudgedMetric) -> Metric {
+    match named {
+        JudgedMetric::Decode => Metric::Decode,
+        JudgedMetric::Prefill => Metric::Prefill,
+        JudgedMetric::UnqueuedTtft => Metric::UnqueuedTtft,
+        JudgedMetric::OutputLength => Metric::OutputLength,
+        JudgedMetric::ErrorRate => Metric::ErrorRate,
+        JudgedMetric::EngineTail => Metric::EngineTail,
+        JudgedMetric::CacheReuse => Metric::CacheReuse,
+        JudgedMetric::SlotWait => Metric::SlotWait,
+        JudgedMetric::SloMiss => Metric::SloMiss,
     }
 }
 

@@ -274,7 +274,8 @@ impl<'evidence> Case<'evidence> {
         if self.length.as_ref().is_some_and(|gate| self.decides(gate.metric) && has_changed(gate)) {
             return (Outcome::Pause, Reason::OutputLengthChanged);
         }
-        if self.evidence.slo_miss.process.e() >= 1.0 / SLO_ALPHA
+        if self.decides(Metric::SloMiss)
+            && self.evidence.slo_miss.process.e() >= 1.0 / SLO_ALPHA
             && self.evidence.recent_misses.gap().is_some_and(|gap| gap >= SLO_GAP)
         {
             return (Outcome::Hold, Reason::UnequalExperience);
