@@ -16,6 +16,7 @@ pub mod drain;
 pub mod experiment;
 pub mod gateway;
 pub mod golden;
+pub mod inventory;
 pub mod objects;
 pub mod pod;
 pub mod policy;

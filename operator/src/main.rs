@@ -14,6 +14,7 @@ use operator::endpoints::{self, Health};
 use operator::experiment::Experiments;
 use operator::golden::runner::Runner;
 use operator::held::{self, GatewayReports};
+use operator::inventory::Inventory;
 use operator::leader::{Election, lead, win};
 use operator::load::{Clock, Loads};
 use operator::metrics::Metrics;
@@ -94,6 +95,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         installation: settings.installation(),
         prober: Prober::new(probe_client, wake.clone(), metrics.clone()),
         golden: Runner::new(wake.clone())?,
+        inventory: Inventory::default(),
         notifier: notifier.clone(),
         client,
         reports,
