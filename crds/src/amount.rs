@@ -38,7 +38,35 @@ impl ByteSize {
     }
 }
 
+/// Suffixes of [`Amount`] by their power of ten, and of two.
+const DECIMAL_UNITS: [(&str, i32); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+const BINARY_UNITS: [(&str, u32); 6] =
+    [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
+/// More than any node has, and so little that a million of them can be added up.
+const THOUSANDTHS_MAX: u128 = 1 << 100;
+
 impl Amount {
+    /// In thousandths, rounded up, of whatever Kubernetes itself writes: `500m` is 500, `1Ki` is 1 024 000, `1e3` is
+    /// 1 000 000. `None` when it is no amount, is negative, or exceeds all bounds.
+    pub fn thousandths(&self) -> Option<i128> {
+        let text = self.0.strip_prefix('+').unwrap_or(&self.0);
+        let is_of_number = |character: char| character.is_ascii_digit() || character == '.';
+        let (number, unit) = text.split_at(text.find(|each| !is_of_number(each)).unwrap_or(text.len()));
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+        let (twos, tens) = powers(unit)?;
+        let tens = tens.checked_add(3)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+        let multiple = digits.checked_mul(1_u128.checked_shl(twos)?)?;
+        let power = 10_u128.checked_pow(tens.unsigned_abs());
+        let value = match (tens >= 0, power) {
+            (true, power) => multiple.checked_mul(power?)?,
+            (false, Some(power)) => multiple.div_ceil(power),
+            (false, None) => u128::from(multiple > 0),
+        };
+        i128::try_from(value).ok().filter(|_| value <= THOUSANDTHS_MAX)
+    }
+
     /// As a number of whole CPU cores, rounded up: `500m` and `1` are 1, `1500m` and `1.5` are 2. `None` when it is
     /// written in a unit that counts no cores.
     pub fn whole_cores(&self) -> Option<u32> {
@@ -54,6 +82,17 @@ impl Amount {
         };
         Some(cores.max(1))
     }
+}
+
+/// Powers of two and of ten that a suffix stands for.
+fn powers(unit: &str) -> Option<(u32, i32)> {
+    if let Some((_, twos)) = BINARY_UNITS.iter().find(|(suffix, _)| *suffix == unit) {
+        return Some((*twos, 0));
+    }
+    if let Some((_, tens)) = DECIMAL_UNITS.iter().find(|(suffix, _)| *suffix == unit) {
+        return Some((0, *tens));
+    }
+    Some((0, unit.strip_prefix(['e', 'E'])?.parse().ok()?))
 }
 
 impl JsonSchema for Amount {
@@ -125,6 +164,47 @@ mod tests {
             check(text, Some(cores));
         }
         check("1Gi", None);
+    }
+
+    #[test]
+    fn thousandths_are_read_in_every_notation_of_kubernetes() {
+        let check =
+            |text: &str, expected| assert_eq!(Amount(text.to_owned()).thousandths(), expected, "{text}");
+        for (text, expected) in [
+            ("0", 0),
+            ("2", 2_000),
+            ("+2", 2_000),
+            ("1.5", 1_500),
+            (".5", 500),
+            ("3.", 3_000),
+            ("500m", 500),
+            ("1500u", 2),
+            ("1n", 1),
+            ("0n", 0),
+            ("2k", 2_000_000),
+            ("1Ki", 1_024_000),
+            ("1.5Gi", 1_610_612_736_000),
+            ("16Ei", 18_446_744_073_709_551_616_000),
+            ("1E", 1_000_000_000_000_000_000_000),
+            ("1e3", 1_000_000),
+            ("12E-2", 120),
+            ("1e-300", 1),
+            ("1e-2147483648", 1),
+        ] {
+            check(text, Some(expected));
+        }
+        for text in ["", ".", "-1", "m", "1.2.3", "1 Gi", "five", "1e", "1e999", "99999999999Ei"] {
+            check(text, None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "[-+0-9.eEinumkKMGTP ]{0,45}|\\PC{0,20}") {
+            if let Some(thousandths) = Amount(text).thousandths() {
+                assert!(thousandths >= 0);
+            }
+        }
     }
 
     fn check(text: &str, expected: Option<u64>) {

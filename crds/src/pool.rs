@@ -30,6 +30,7 @@ use crate::amount::{Amount, ByteSize};
     printcolumn(name = "Gateway", type_ = "string", json_path = ".status.url"),
     printcolumn(name = "Models", type_ = "integer", json_path = ".status.models"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Accelerators", type_ = "string", json_path = ".status.accelerators"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1)
 )]
@@ -271,6 +272,11 @@ pub struct InferencePoolStatus {
     /// Their replicas that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
+    /// Devices of `spec.accelerator` that pods of anybody hold, of those on the ready nodes that the pool's pods may use:
+    /// `3/8`. Absent without accelerator, and while the operator does not look at nodes, which it does where it looks
+    /// after all namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerators: Option<String>,
     /// `Ready`: models can be placed here, and at least one pod of the gateway answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]

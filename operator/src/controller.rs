@@ -27,6 +27,7 @@ use crate::experiment::{Experiments, declared};
 use crate::gateway::{COMPONENT, COMPONENT_LABEL, fingerprint};
 use crate::golden::runner::Runner;
 use crate::held::ModelKey;
+use crate::inventory::Inventory;
 use crate::load::Loads;
 use crate::metrics::Metrics;
 use crate::notify::sender::Notifier;
@@ -90,6 +91,8 @@ pub struct Shared {
     pub prober: Prober,
     /// What came of asking golden prompts.
     pub golden: Runner,
+    /// What the nodes have room for.
+    pub inventory: Inventory,
     /// Who is told when something changes.
     pub notifier: Notifier,
     /// Models that somebody should look at.
@@ -123,6 +126,9 @@ pub enum Error {
 /// Runs until `stop` completes.
 pub async fn run(shared: Shared, scope: Scope, stop: impl Future<Output = ()> + Send + 'static) {
     let stop = stop.shared();
+    // Nodes, and pods of others, are seen by whoever may see all namespaces.
+    let inventory = (scope == Scope::Cluster)
+        .then(|| tokio::spawn(shared.inventory.clone().watch(shared.client.clone())));
     let controllers =
         scope.namespaces().into_iter().map(|namespace| run_in(shared.clone(), namespace, stop.clone()));
     let controllers = futures::future::join_all(controllers);
@@ -130,6 +136,9 @@ pub async fn run(shared: Shared, scope: Scope, stop: impl Future<Output = ()> + 
     let loads = tokio::spawn(watch_loads(shared.clone()));
     controllers.await;
     loads.abort();
+    if let Some(inventory) = inventory {
+        inventory.abort();
+    }
 }
 
 /// The two controllers of one namespace, or of all.
@@ -149,6 +158,7 @@ async fn run_in(
             prober: shared.prober.clone(),
             golden: shared.golden.clone(),
             receivers: shared.notifier.receivers().clone(),
+            inventory: shared.inventory.clone(),
         },
         shared: shared.clone(),
         settled: Mutex::default(),

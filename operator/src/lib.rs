@@ -17,6 +17,7 @@ pub mod experiment;
 pub mod figures;
 pub mod gateway;
 pub mod golden;
+pub mod inventory;
 pub mod objects;
 pub mod pod;
 pub mod policy;

@@ -15,6 +15,7 @@ use operator::experiment::Experiments;
 use operator::explain;
 use operator::golden::runner::Runner;
 use operator::held::{self, GatewayReports};
+use operator::inventory::Inventory;
 use operator::leader::{Election, lead, win};
 use operator::load::{Clock, Loads};
 use operator::metrics::Metrics;
@@ -100,6 +101,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         installation: settings.installation(),
         prober: Prober::new(probe_client, wake.clone(), metrics.clone()),
         golden: Runner::new(wake.clone())?,
+        inventory: Inventory::default(),
         notifier: notifier.clone(),
         client,
         reports,

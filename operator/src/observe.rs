@@ -20,6 +20,7 @@ use crate::gateway::{self, ObservedGateway};
 use crate::golden::runner::Runner;
 use crate::golden::set;
 use crate::golden::standing::{Seen, declared};
+use crate::inventory::{Inventory, Place, Room};
 use crate::notify::receivers::{Known, Receivers};
 use crate::objects::{self, Installation, pod_selector};
 use crate::plan::Observed;
@@ -52,6 +53,8 @@ pub struct Sources {
     pub golden: Runner,
     /// Who can be told.
     pub receivers: Receivers,
+    /// What the nodes have room for.
+    pub inventory: Inventory,
 }
 
 /// Reads everything that is needed to decide about `model`.
@@ -66,8 +69,10 @@ pub async fn observe(
     let pool_name = &model.spec.pool_ref.name;
     let pool: Option<InferencePool> = get(client, &namespace, pool_name).await?;
     let mut deployments: Vec<Deployment> = list(client, &namespace, &pod_selector(model)).await?;
-    let mut golden = None;
+    let (mut golden, mut room) = (None, Room::Unknown);
     if let Some(pool) = &pool {
+        // Before the pods: one that is placed meanwhile counts as placed, and its room as free, rather than as neither.
+        room = sources.inventory.room(&objects::need(model, pool, installation));
         let target = objects::revision_name(model, pool, installation);
         // A stranger's Deployment of that name need not have our label.
         if deployments.iter().all(|deployment| deployment.name_any() != target) {
@@ -102,6 +107,7 @@ pub async fn observe(
             _ => sources.receivers.known(),
         },
         golden,
+        room,
         scaling: None,
         trial: None,
         shadow: None,
@@ -149,7 +155,9 @@ pub async fn observe_pool(sources: &Sources, pool: &InferencePool) -> Result<Obs
         None => None,
     };
     let gateway = observe_gateway(&sources.client, &namespace, &pool.name_any()).await?;
-    Ok(ObservedPool { models: models_of(&sources.models, &namespace), has_claim, gateway })
+    let accelerator = objects::accelerator(pool);
+    let accelerators = accelerator.and_then(|(name, _)| sources.inventory.usage(&Place::of(pool), name));
+    Ok(ObservedPool { models: models_of(&sources.models, &namespace), has_claim, gateway, accelerators })
 }
 
 async fn observe_gateway(client: &Client, namespace: &str, pool: &str) -> Result<ObservedGateway, Error> {

@@ -201,6 +201,12 @@ fn problem(
     })
 }
 
+/// Of these pods, those that no node can take.
+pub fn unplaced(readings: &[Reading]) -> usize {
+    let problems = readings.iter().filter_map(|reading| reading.problem.as_ref());
+    problems.filter(|problem| problem.reason == Reason::InsufficientCapacity).count()
+}
+
 fn eviction(pod: &Pod, pool: &InferencePool) -> Option<Problem> {
     let status = pod.status.as_ref()?;
     let is_evicted = status.phase.as_deref() == Some("Failed") && status.reason.as_deref() == Some("Evicted");

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::gateway::{self, Gateway, ObservedGateway};
+use crate::inventory::Usage;
 use crate::objects::Installation;
 use crate::plan::Notice;
 use crate::problem::{Problem, Reason};
@@ -27,6 +28,8 @@ pub struct ObservedPool {
     pub has_claim: Option<bool>,
     /// What there is of the gateway.
     pub gateway: ObservedGateway,
+    /// How many of its devices are taken, if it has any and somebody knows.
+    pub accelerators: Option<Usage>,
 }
 
 /// What should be done.
@@ -116,6 +119,9 @@ fn told(pool: &InferencePool, observed: &ObservedPool, verdict: Verdict, now: Ti
         models: i32::try_from(models.len()).unwrap_or(i32::MAX),
         replicas: statuses().map(|status| status.replicas).sum(),
         ready_replicas: statuses().map(|status| status.ready_replicas).sum(),
+        accelerators: observed
+            .accelerators
+            .map(|Usage { used, allocatable }| format!("{used}/{allocatable}")),
         conditions: vec![verdict.condition(READY, before, pool.metadata.generation, now)],
     };
     let is_ready = is_ready(&status);

@@ -7,6 +7,7 @@ use crds::pool::{ImagePullPolicy, InferencePool};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use operator::gateway::{ObservedGateway, fingerprint, gateway};
+use operator::inventory::Usage;
 use operator::objects::Installation;
 use operator::pool::{ObservedPool, PoolPlan, plan_pool};
 use serde_json::{Value, json};
@@ -133,6 +134,16 @@ fn counts_only_its_own_models() {
     let models = vec![model("a", "cpu", 2, 1), model("b", "gpu", 5, 5), model("c", "cpu", 1, 1)];
     let status = planned(&pool(json!({})), &ObservedPool { models, ..Default::default() }).status;
     assert_eq!((status.models, status.replicas, status.ready_replicas), (2, 3, 2));
+}
+
+#[test]
+fn devices_in_use_are_told_if_somebody_knows() {
+    let told = |accelerators| {
+        let observed = ObservedPool { accelerators, ..Default::default() };
+        planned(&pool(json!({})), &observed).status.accelerators
+    };
+    assert_eq!(told(Some(Usage { used: 3, allocatable: 8 })).as_deref(), Some("3/8"));
+    assert_eq!(told(None), None);
 }
 
 #[test]

@@ -34,9 +34,18 @@ pub fn install() {
 
 /// Installs the chart, or brings it back to the tests' settings.
 pub fn install_now() {
-    apply_receiver().expect("the receiver's Secret is made");
+    install_for(NAMESPACE).expect("the chart installs");
+}
+
+/// Installs the chart for an operator that looks after these namespaces; `*` is all of them.
+///
+/// # Errors
+/// It does not install.
+pub fn install_for(namespaces: &str) -> Result<()> {
+    apply_receiver()?;
     let script = repository().join("tests/install");
-    command(script.to_str().expect("the repository's path is UTF-8"), &[]).expect("the chart installs");
+    let script = script.to_str().context("the repository's path is UTF-8")?;
+    command("env", &[&format!("INFERNO_TEST_NAMESPACES={namespaces}"), script]).map(drop)
 }
 
 /// The Secret that the installation mounts. It is there first, or the kubelet would bring it a minute later.

@@ -27,12 +27,12 @@ use kube::ResourceExt;
 use crate::autoscale::tell::Seen;
 use crate::capacity::{Claim, allot};
 use crate::conduct::conducts;
+use crate::inventory::Room;
 use crate::load::Standing;
 use crate::load::objectives::Objectives;
 use crate::objects::REVISION_LABEL;
 use crate::plan::Observed;
-use crate::pod::{self, Reading, Stage};
-use crate::problem::Reason;
+use crate::pod::{self, Reading, Stage, unplaced};
 use crate::revision::{Revision, revisions};
 use crate::start;
 
@@ -241,6 +241,8 @@ struct Serving {
     told: u32,
     ready: u32,
     readings: Vec<Reading>,
+    /// Pods that have a node, those that drain included.
+    bound: u32,
     last_ready_at: Option<Timestamp>,
     is_replaced: bool,
 }
@@ -260,6 +262,8 @@ impl Serving {
         let draining = model.status.as_ref().map(|status| status.draining.as_slice()).unwrap_or_default();
         let is_draining = |pod: &&Pod| draining.iter().any(|draining| draining.pod == pod.name_any());
         let (gone, pods): (Vec<&Pod>, Vec<&Pod>) = observed.pods.iter().filter(is_of).partition(is_draining);
+        let has_node = |pod: &&&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        let bound = gone.iter().chain(&pods).filter(has_node).count();
         let report = |pod: &Pod| observed.reports.get(pod.metadata.uid.as_deref()?);
         let became_ready = |pod: &&Pod| {
             let ready = pod::condition(pod, "Ready").filter(|_| pod::is_ready(pod))?;
@@ -277,6 +281,7 @@ impl Serving {
             told: less(told, gone.len().saturating_sub(beyond)),
             ready: less(sum(|revision| revision.ready), gone_ready),
             is_replaced: successor.is_some(),
+            bound: u32::try_from(bound).unwrap_or(u32::MAX),
             readings: pods.iter().map(|pod| pod::read(pod, report(pod), pool)).collect(),
             last_ready_at: pods.iter().filter_map(became_ready).max(),
         }
@@ -300,12 +305,11 @@ impl Serving {
         self.readings.iter().any(|reading| reading.problem.is_some())
     }
 
-    /// Pods that no node can take.
-    fn unplaced(&self) -> usize {
-        let is_unplaced = |reading: &&Reading| {
-            reading.problem.as_ref().is_some_and(|problem| problem.reason == Reason::InsufficientCapacity)
-        };
-        self.readings.iter().filter(is_unplaced).count()
+    /// Pods for which there is room by what is known of nodes, and one more: it waits, so that whoever adds nodes sees
+    /// what for. What was ordered before stays, because the scheduler may know better.
+    fn fitting(&self, room: &Room) -> Option<u32> {
+        let placeable = self.bound.saturating_add(room.pods()?).saturating_add(1);
+        Some(placeable.max(self.told))
     }
 }
 
@@ -316,8 +320,8 @@ fn successor(model: &InferenceModel) -> Option<&str> {
     status.canary_revision.as_deref().filter(|_| strategy != ChosenCapacity::Surge)
 }
 
-/// Pods for which there is room: what the pool grants, and one more than the scheduler could place. While none has ever
-/// started and one cannot, more of them would only fail too.
+/// Pods for which there is room: what the pool grants, and one more than the nodes take, by what is known of them and by
+/// what the scheduler says. While none has ever started and one cannot, more of them would only fail too.
 fn capacity(
     model: &InferenceModel,
     observed: &Observed,
@@ -331,12 +335,14 @@ fn capacity(
         let claims = claims_with(&observed.claims, &model.name_any(), most);
         u32::try_from(allot(&claims, &model.name_any(), limit)).unwrap_or(0)
     });
-    let unplaced = serving.unplaced();
+    let unplaced = unplaced(&serving.readings);
     let placed = serving.readings.len().saturating_sub(unplaced);
     let placeable = (unplaced > 0).then(|| u32::try_from(placed + 1).unwrap_or(u32::MAX));
     let is_failing = serving.has_failed() && serving.ready == 0 && unplaced == 0;
     let failing = is_failing.then_some(1);
-    [granted, placeable, failing].into_iter().flatten().min()
+    // A bound beyond the user's own would only make decisions differ that say the same.
+    let fitting = serving.fitting(&observed.room).filter(|fitting| *fitting < replicas_max);
+    [granted, placeable, fitting, failing].into_iter().flatten().min()
 }
 
 /// The claims with another number for this model.

@@ -204,6 +204,7 @@ pub fn verdicts(
     model: &InferenceModel,
     status: Option<&AutoscalingStatus>,
     seen: Option<&Seen>,
+    shortage: Option<&str>,
 ) -> Vec<(&'static str, Verdict)> {
     let Some(mode) = mode(&model.spec) else { return Vec::new() };
     let last = status.and_then(|status| status.last_decision.as_ref());
@@ -234,7 +235,7 @@ pub fn verdicts(
     };
     let usual = [
         (SCALING_ACTIVE, active),
-        (SCALING_LIMITED, limited(&seen.look.decision, model)),
+        (SCALING_LIMITED, limited(&seen.look.decision, model, shortage)),
         (TELEMETRY_FRESH, fresh(&seen.look.decision)),
     ];
     let goals = has_objectives(model).then(|| (OBJECTIVE_INFEASIBLE, infeasible(&seen.look)));
@@ -284,22 +285,26 @@ fn milliseconds(micros: u64) -> String {
     if rounded >= 10_000 { (rounded / 1_000).to_string() } else { (rounded as f64 / 1_000.0).to_string() }
 }
 
-fn limited(decision: &Decision, model: &InferenceModel) -> Verdict {
+fn limited(decision: &Decision, model: &InferenceModel, shortage: Option<&str>) -> Verdict {
     let pool = &model.spec.pool_ref.name;
     let desired = decision.desired;
-    match decision.winner {
-        Winner::Capacity => Verdict::yes(
+    match (decision.winner, shortage) {
+        (Winner::Capacity, Some(shortage)) => Verdict::yes(
+            Reason::CapacityLimited,
+            format!("more than {desired} pods would pay, but {shortage}; add nodes to pool {pool}"),
+        ),
+        (Winner::Capacity, None) => Verdict::yes(
             Reason::CapacityLimited,
             format!(
                 "more than {desired} pods would pay, but pool {pool} has no room for them; raise its \
                  spec.limits.maxReplicas or add nodes"
             ),
         ),
-        Winner::MaxReplicas => Verdict::yes(
+        (Winner::MaxReplicas, _) => Verdict::yes(
             Reason::MaxReplicasReached,
             format!("more than {desired} pods would pay; raise spec.autoscaling.maxReplicas to have them"),
         ),
-        Winner::SurgeLimit => Verdict::yes(
+        (Winner::SurgeLimit, _) => Verdict::yes(
             Reason::SurgeLimited,
             format!(
                 "more than {desired} pods would pay if the load stays, which is not proven yet; raise \
@@ -307,11 +312,11 @@ fn limited(decision: &Decision, model: &InferenceModel) -> Verdict {
             ),
         ),
         // The last pod of a model that may go to zero is there until it is idle, and no bound of the user's keeps it.
-        Winner::MinReplicas if !may_rest(&model.spec) => Verdict::yes(
+        (Winner::MinReplicas, _) if !may_rest(&model.spec) => Verdict::yes(
             Reason::MinReplicasReached,
             format!("fewer than {desired} pods would do; lower spec.autoscaling.minReplicas to save them"),
         ),
-        Winner::Schedule => Verdict::yes(
+        (Winner::Schedule, _) => Verdict::yes(
             if decision.limits.contains(&Limit::MaxReplicas) {
                 Reason::MaxReplicasReached
             } else {

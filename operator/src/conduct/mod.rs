@@ -44,6 +44,8 @@ pub struct Scene<'seen> {
     pub spare: Option<i32>,
     /// The limit.
     pub replicas_max: Option<i32>,
+    /// Pods that nodes still take, if that is known.
+    pub fitting: Option<u32>,
     /// Pods' worth of work that arrives, if that is known.
     pub demand: Option<f64>,
     /// What a start takes, if that was measured.

@@ -10,8 +10,7 @@ use crds::model::{CapacityStrategy, InferenceModel, InferenceModelSpec, RolloutS
 use judgement::rollout::{Capacity, LOAD_MAX, Phase, State, Strategy, choose, in_place_pods};
 
 use super::{Scene, find};
-use crate::pod::Reading;
-use crate::problem::Reason;
+use crate::pod::unplaced;
 use crate::rollout;
 
 /// The strategy that the spec asks for.
@@ -46,8 +45,15 @@ pub(super) fn capacity(wish: CapacityStrategy, before: &State, scene: &Scene<'_>
         }
         (Some(_), _) | (None, CapacityStrategy::Surge) => beside,
         (None, CapacityStrategy::InPlace) => in_place(beside, 1, scene),
-        (None, CapacityStrategy::Auto) => Capacity { demand_pods: demand(scene), ..beside },
+        (None, CapacityStrategy::Auto) => preferred(Capacity { demand_pods: demand(scene), ..beside }, scene),
     }
+}
+
+/// Where no node has room for a canary pod, stable ones rather make room at once than after one has waited in vain. Where
+/// they cannot, the canary is tried beside them all the same: a node may come for it.
+fn preferred(beside: Capacity, scene: &Scene<'_>) -> Capacity {
+    let is_full = scene.fitting == Some(0) && in_place_pods(&beside) >= 1;
+    if is_full { Capacity { spare_pods: Some(0), ..beside } } else { beside }
 }
 
 /// Room for `held` canary pods in the place of stable ones, and for more if the load allows it.
@@ -222,12 +228,6 @@ pub(super) fn room(scene: &Scene<'_>) -> Option<i32> {
     let unplaced = unplaced(scene.readings);
     let placed = i32::try_from(scene.readings.len() - unplaced).unwrap_or(i32::MAX);
     [scene.spare, (unplaced > 0).then_some(placed)].into_iter().flatten().min()
-}
-
-/// Pods that no node can take.
-fn unplaced(readings: &[Reading]) -> usize {
-    let problems = readings.iter().filter_map(|reading| reading.problem.as_ref());
-    problems.filter(|problem| problem.reason == Reason::InsufficientCapacity).count()
 }
 
 fn count(count: i32) -> u32 {

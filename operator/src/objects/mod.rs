@@ -17,7 +17,9 @@ use kube::{Resource, ResourceExt};
 use sha2::{Digest, Sha256};
 
 use crate::gateway;
+use crate::inventory::Need;
 use parts::{http_port, one_more_at_a_time};
+pub use pod_template::accelerator;
 use pod_template::pod_template;
 
 /// Label with the model's name, on everything that belongs to a model.
@@ -73,6 +75,12 @@ pub fn revision_name(model: &InferenceModel, pool: &InferencePool, installation:
     let text = serde_json::to_vec(&template).expect("a pod template is JSON");
     let digest = hex::encode(Sha256::digest(text));
     format!("{}-{}", model.name_any(), &digest[..REVISION_DIGITS])
+}
+
+/// What every pod of the revision that the spec asks for needs of a node.
+pub fn need(model: &InferenceModel, pool: &InferencePool, installation: &Installation) -> Need {
+    let template = pod_template(model, pool, installation, "");
+    Need::of(&template.spec.unwrap_or_default())
 }
 
 /// The Service of one revision, of the revision's name. It has no address of its own: the pool's gateway reads its

@@ -143,15 +143,20 @@ fn serve_resources(pool: &InferencePool) -> ResourceRequirements {
     requests.retain(|name, _| !given.limits.contains_key(name));
     requests.extend(given.requests.iter().map(quantity));
     let mut limits: BTreeMap<String, Quantity> = given.limits.iter().map(quantity).collect();
-    if let Some(accelerator) = pool.spec.accelerator.as_ref().filter(|accelerator| accelerator.count > 0) {
-        let name = accelerator.resource_name.clone().unwrap_or_else(|| "nvidia.com/gpu".to_owned());
-        limits.insert(name, Quantity(accelerator.count.to_string()));
+    if let Some((name, count)) = accelerator(pool) {
+        limits.insert(name.to_owned(), Quantity(count.to_string()));
     }
     ResourceRequirements {
         requests: Some(requests).filter(|requests| !requests.is_empty()),
         limits: Some(limits).filter(|limits| !limits.is_empty()),
         ..Default::default()
     }
+}
+
+/// The device of the pool's pods and how many each gets, if they get any.
+pub fn accelerator(pool: &InferencePool) -> Option<(&str, i32)> {
+    let accelerator = pool.spec.accelerator.as_ref().filter(|accelerator| accelerator.count > 0)?;
+    Some((accelerator.resource_name.as_deref().unwrap_or("nvidia.com/gpu"), accelerator.count))
 }
 
 fn quantity((name, amount): (&String, &Amount)) -> (String, Quantity) {

@@ -25,10 +25,11 @@ use crate::capacity::{Claim, allot};
 use crate::conduct::{Scene, conduct};
 use crate::drain::{self, Drain, Member, drain};
 use crate::golden;
+use crate::inventory::Room;
 use crate::notify::condition::condition;
 use crate::notify::receivers::Known;
 use crate::objects::{self, Installation, REVISION_LABEL};
-use crate::pod::{self, Reading};
+use crate::pod::{self, Reading, unplaced};
 use crate::policy::check_source;
 use crate::problem::{Problem, Reason};
 use crate::revision::{check_owner, is_owned, revisions};
@@ -69,6 +70,8 @@ pub struct Observed {
     pub golden: Option<golden::standing::Seen>,
     /// Who can be told, if the model names anybody.
     pub receivers: Known,
+    /// Room on the nodes for more pods of the declared revision.
+    pub room: Room,
     /// How many replicas the load asks for, if decisions are made for the model.
     pub scaling: Option<Seen>,
     /// The last verdict on the canary, if there is one.
@@ -273,6 +276,7 @@ fn roll(
         fleet: wanted,
         spare: replicas_max.map(|max| spare(observed, model, asked, max)),
         replicas_max,
+        fitting: observed.room.pods(),
         demand: autoscale::demand(model, seen),
         start_seconds: start_seconds(cold_start.as_ref()),
         stable_pods: stable.map_or(0, |stable| running_pods(observed, stable)),
@@ -318,6 +322,7 @@ fn roll(
         draining: &drain.draining,
         conducted: conducted.as_ref(),
         readings: &readings,
+        shortage: observed.room.shortage().map(|shortage| shortage.sentence(unplaced(&readings).max(1))),
         opened: opened(observed, target),
         cold_start,
         gateway_proof: None,

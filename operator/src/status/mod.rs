@@ -79,6 +79,8 @@ pub struct Situation<'seen> {
     pub conducted: Option<&'seen Conducted>,
     /// Its pods.
     pub readings: &'seen [Reading],
+    /// What the nodes lack for one more of them, if that is known.
+    pub shortage: Option<String>,
     /// The model as one of its pods opened it.
     pub opened: Option<&'seen OpenedModel>,
     /// How long starts have taken.
@@ -297,7 +299,8 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
         (AVAILABLE, available(ready_pods)),
         (READY, ready),
     ];
-    let scaling = tell::verdicts(model, status.autoscaling.as_ref(), situation.seen);
+    let scaling =
+        tell::verdicts(model, status.autoscaling.as_ref(), situation.seen, situation.shortage.as_deref());
     let analysis = status.rollout.as_ref().and_then(|rollout| rollout.analysis.as_ref());
     let is_enforced = conduct::is_enforced(&model.spec);
     let trial =

@@ -323,16 +323,14 @@ fn problem(situation: &Situation<'_>) -> Option<Problem> {
 fn failed(situation: &Situation<'_>, problem: &Problem) -> Progress {
     let ready = situation.current.map_or(0, |current| current.ready);
     if problem.reason == Reason::InsufficientCapacity && ready > 0 {
+        let shortage =
+            situation.shortage.as_ref().map(|shortage| format!("{shortage}; ")).unwrap_or_default();
+        let message =
+            format!("{ready} of {} replicas run; {shortage}{}", situation.target_pods, problem.message);
         return Progress {
             phase: RolloutPhase::Scaling,
             summary: format!("{ready}/{} ready, {}", situation.target_pods, Reason::CapacityLimited),
-            ready: Verdict::no(
-                Reason::CapacityLimited,
-                keeps_serving(
-                    &format!("{ready} of {} replicas run; {}", situation.target_pods, problem.message),
-                    situation.roles.keeper,
-                ),
-            ),
+            ready: Verdict::no(Reason::CapacityLimited, keeps_serving(&message, situation.roles.keeper)),
         };
     }
     Progress {

@@ -3,6 +3,7 @@
 use crds::model::{ChosenCapacity, RolloutPhase};
 use judgement::rollout::Outcome;
 use kube::ResourceExt;
+use operator::inventory::Room;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -147,6 +148,41 @@ fn where_no_node_takes_a_canary_pod_a_stable_one_makes_room() {
     };
     assert_eq!(unplaced(0.8), (Some(ChosenCapacity::InPlace), Some(1)));
     assert_eq!(unplaced(1.8), (Some(ChosenCapacity::Surge), None));
+}
+
+#[test]
+fn where_nodes_are_full_a_stable_pod_makes_room_before_a_canary_pod_waits_in_vain() {
+    let begins = |fleet, changes: Value, demand, room: &Room| {
+        let mut world = World::in_pool(driven(fleet, changes), 99, demand);
+        world.room = room.clone();
+        world.turn(2);
+        (world.rollout().capacity_strategy.unwrap(), told(&world))
+    };
+    let full = full(1);
+    let in_place = (ChosenCapacity::InPlace, (1, 0));
+    let beside = |fleet| (ChosenCapacity::Surge, (fleet, 2));
+    assert_eq!(begins(2, json!({}), Some(0.8), &full), in_place);
+    assert_eq!(begins(2, json!({}), Some(0.8), &Room::For(1)), beside(2));
+    assert_eq!(begins(2, json!({}), Some(0.8), &Room::Unknown), beside(2));
+    // Where stable pods cannot make room, or must not, a pod that waits may bring a node.
+    assert_eq!(begins(2, json!({}), Some(1.8), &full), beside(2));
+    assert_eq!(begins(2, json!({}), None, &full), beside(2));
+    assert_eq!(begins(1, json!({}), Some(0.1), &full), beside(1));
+    assert_eq!(begins(2, json!({"capacityStrategy": "Surge"}), Some(0.8), &full), beside(2));
+}
+
+#[test]
+fn a_canary_in_a_full_cluster_is_promoted_pod_by_pod() {
+    let mut world = World::in_pool(driven(3, json!({})), 99, Some(1.0));
+    (world.room, world.verdict) = (full(1), Some(Outcome::Pass));
+    let old = world.stable().to_owned();
+    while world.stable() == old {
+        world.turn(2);
+        assert!(world.told.values().sum::<i32>() <= 3, "{:?}", world.told);
+        assert!(world.now < NOW + 1_800, "{:#?}", world.plan.status);
+    }
+    let target = world.target();
+    assert_eq!(world.until(RolloutPhase::Stable).told, [(target, 3)].into());
 }
 
 // === the old pods end first ===

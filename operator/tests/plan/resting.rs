@@ -72,15 +72,19 @@ fn pods_without_room_are_told_beside_those_that_run() {
     let target = revision(&model);
     let refused = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
         "message": "0/1 nodes are available: 1 Insufficient cpu."}]});
-    scene(model)
+    let mut scene = scene(model)
         .after(stable_status(&target))
         .deployment(&target, 2, 1)
         .ready_pod(&target)
-        .pod(&target, refused)
-        .check(
-            &expected(("False", "CapacityLimited"), "1/2 ready, CapacityLimited")
-                .available()
-                .applied(&target, 2)
-                .message("1 of 2 replicas run; no node can take the pod: 0/1 nodes are available"),
-        );
+        .pod(&target, refused);
+    let told = |scene: &Scene, message| {
+        let limited = expected(("False", "CapacityLimited"), "1/2 ready, CapacityLimited");
+        scene.check(&limited.available().applied(&target, 2).message(message));
+    };
+    told(&scene, "1 of 2 replicas run; no node can take the pod: 0/1 nodes are available");
+    scene.observed.room = full(4);
+    told(
+        &scene,
+        "1 of 2 replicas run; nvidia.com/gpu is used up on nodes accelerator=l40s (needed 4 more); no node can take",
+    );
 }

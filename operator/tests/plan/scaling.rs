@@ -1,11 +1,12 @@
 //! How many pods there are when somebody else than `spec.replicas` says it.
 
-use judgement::autoscale::Millis;
+use judgement::autoscale::{Millis, Winner};
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use operator::autoscale::{asked, may_rest, standing};
 use operator::capacity::Claim;
 use operator::drain::DELETION_COST;
+use operator::inventory::Room;
 use operator::load::Standing;
 use operator::load::objectives::{Aim, Aims};
 use operator::plan::{Plan, Route};
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::scene::{
-    Scene, asked as probed, condition, container, expected, model, now, revision, scene, stable_status,
+    Scene, asked as probed, condition, container, expected, full, model, now, revision, scene, stable_status,
 };
 
 fn scaled(autoscaling: Value) -> crds::model::InferenceModel {
@@ -176,6 +177,52 @@ fn no_more_pods_wait_for_a_node_than_one() {
     };
     let scene = unplaced(unplaced(serving(auto(), 5, 2)));
     assert_eq!(stands(&scene).policy.capacity_replicas, Some(3));
+}
+
+#[test]
+fn no_more_pods_are_ordered_than_nodes_have_room_for_and_one() {
+    let capacity = |room: Room, told: i32, bound: i32| {
+        let mut scene = serving(auto(), told, bound);
+        for pod in &mut scene.observed.pods {
+            pod.spec.as_mut().unwrap().node_name = Some("n".to_owned());
+        }
+        scene.observed.room = room;
+        stands(&scene).policy.capacity_replicas
+    };
+    assert_eq!(capacity(Room::Unknown, 3, 3), None);
+    assert_eq!(capacity(Room::For(2), 3, 3), Some(6));
+    assert_eq!(capacity(Room::For(2), 5, 3), Some(6), "two of them have no node yet");
+    assert_eq!(capacity(full(1), 3, 3), Some(4));
+    assert_eq!(capacity(full(1), 0, 0), Some(1), "one waits, so that a node may come for it");
+    assert_eq!(capacity(full(1), 6, 3), Some(6), "what was ordered is not taken away");
+    assert_eq!(capacity(Room::For(5), 3, 3), None, "the user's own bound comes first");
+    assert_eq!(capacity(Room::For(u32::MAX), 3, 3), None);
+}
+
+#[test]
+fn a_pod_that_drains_needs_no_room_to_come_back() {
+    let mut scene = shrinking(Some("pod-1"), [0, 0]);
+    for pod in &mut scene.observed.pods {
+        pod.spec.as_mut().unwrap().node_name = Some("n".to_owned());
+    }
+    scene.observed.room = full(1);
+    let standing = stands(&scene);
+    assert_eq!((standing.ready, standing.policy.capacity_replicas), (1, Some(3)));
+}
+
+#[test]
+fn which_resource_is_short_is_told() {
+    let mut scene = serving(auto(), 3, 3).decided(3, 4);
+    scene.observed.room = full(2);
+    scene.observed.scaling.as_mut().unwrap().look.decision.winner = Winner::Capacity;
+    let limited = condition(&scene.plan(), "ScalingLimited");
+    assert_eq!((limited.0.as_str(), limited.1.as_str()), ("True", "CapacityLimited"));
+    let message = "more than 4 pods would pay, but nvidia.com/gpu is used up on nodes accelerator=l40s (needed 2 more); \
+                   add nodes to pool cpu";
+    assert_eq!(limited.2, message);
+    scene.observed.room = Room::For(1);
+    let limited = condition(&scene.plan(), "ScalingLimited");
+    assert!(limited.2.contains("raise its spec.limits.maxReplicas or add nodes"), "{}", limited.2);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use operator::autoscale::tell::Seen;
+use operator::inventory::{self, Need, Node, Room};
 use operator::load::Look;
 use operator::load::objectives::Aims;
 use operator::objects::{self, Installation};
@@ -51,6 +52,21 @@ pub(crate) fn model(changes: Value) -> InferenceModel {
         "spec": spec,
     }))
     .unwrap()
+}
+
+/// Nodes with all the devices that their pods already hold, as seen by one that needs as many more.
+pub(crate) fn full(devices: i64) -> Room {
+    let object = json!({
+        "metadata": {"name": "n", "labels": {"accelerator": "l40s"}},
+        "status": {"allocatable": {"pods": "110"}, "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    let node = Node::of(&serde_json::from_value(object).unwrap());
+    let pod = json!({
+        "nodeSelector": {"accelerator": "l40s"},
+        "containers": [{"name": "server", "resources": {"limits": {"nvidia.com/gpu": devices.to_string()}}}],
+    });
+    let need = Need::of(&serde_json::from_value(pod).unwrap());
+    inventory::room(&[("n".to_owned(), node)].into(), [].into_iter(), &need)
 }
 
 /// The name of the revision that `model` asks for in a plain pool.

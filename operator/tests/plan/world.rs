@@ -7,6 +7,7 @@ use judgement::rollout::{Outcome, Reason, Verdict};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use operator::capacity::Claim;
+use operator::inventory::Room;
 use operator::plan::{Plan, Route, plan};
 use operator::trial::tell::Seen;
 use serde_json::{Value, json};
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) pool: Value,
     /// What other models of the pool ask for.
     pub(crate) others: Vec<Claim>,
+    /// What the nodes have room for.
+    pub(crate) room: Room,
     /// Pods' worth of work, if that is known.
     pub(crate) demand: Option<f64>,
     pub(crate) is_probing: bool,
@@ -60,6 +63,7 @@ impl World {
             verdict: None,
             pool: json!({}),
             others: Vec::new(),
+            room: Room::Unknown,
             demand: None,
             is_probing: true,
             now: NOW,
@@ -94,6 +98,7 @@ impl World {
     pub(crate) fn scene(&self) -> Scene {
         let mut found = scene(self.model.clone()).in_pool(self.pool.clone());
         found.observed.is_probing = self.is_probing;
+        found.observed.room = self.room.clone();
         let replicas = self.model.spec.replicas;
         found.observed.claims = vec![Claim { created: None, model: "tiny".into(), replicas, kept: 0 }];
         found.observed.claims.extend(self.others.clone());

@@ -24,6 +24,7 @@ mod priority;
 mod propagation;
 mod receiver;
 mod rollouts;
+mod room;
 mod scene;
 mod serving;
 mod verdict;
