@@ -165,6 +165,10 @@ pub enum Reason {
     GoalOutOfReach,
     /// A pod alone meets all goals for answers.
     GoalsWithinReach,
+    /// As many answers come in time as wanted.
+    GoalsMet,
+    /// Fewer answers come in time than wanted.
+    GoalsMissed,
     /// All who report have done so lately.
     ReportsFresh,
     /// Somebody who should report is silent.

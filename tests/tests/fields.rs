@@ -318,7 +318,7 @@ fn models() -> Vec<Value> {
         "autoscaling": {
             "minReplicas": 0, "maxReplicas": 5, "mode": "External", "historySeconds": 900, "latePricePercent": 4,
             "surgePercent": 150, "targetUtilizationPercent": 70,
-            "objectives": {"ttftMilliseconds": 1_500, "interTokenMilliseconds": 40},
+            "objectives": {"ttftMilliseconds": 1_500, "interTokenMilliseconds": 40, "attainmentPercent": 90},
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
             "scaleToZero": {"enabled": true, "idleSeconds": 600},
             "schedules": [{"name": "day", "timeZone": "UTC", "schedule": "0 7 * * *", "durationSeconds": 3600,

@@ -88,6 +88,11 @@ pub struct Objectives {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 60_000))]
     pub inter_token_milliseconds: Option<i32>,
+    /// So many of the answers should come in time: the condition `ObjectivesMet` compares the last five minutes with it.
+    /// It orders no pods. Default: 95.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub attainment_percent: Option<i32>,
 }
 
 /// What holds changes back.

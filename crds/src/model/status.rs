@@ -73,7 +73,7 @@ pub struct InferenceModelStatus {
     pub summary: Option<Summary>,
     /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`; with
     /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`, and with its objectives
-    /// `ObjectiveInfeasible`; while a canary runs also `AnalysisConclusive`; with spec.notifications also `ReceiversKnown`.
+    /// `ObjectiveInfeasible` and `ObjectivesMet`; while a canary runs also `AnalysisConclusive`; with spec.notifications also `ReceiversKnown`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -210,6 +210,12 @@ pub struct ObjectivesStatus {
     pub late_milliseconds: i32,
     /// Slots that a pod is planned with, so that its tokens come in time.
     pub planned_slots: i32,
+    /// First tokens of the last five minutes that came within the goal; none while there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft_attained_percent: Option<i32>,
+    /// Further tokens of the last five minutes that came within the goal; none while there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inter_token_attained_percent: Option<i32>,
 }
 
 /// One decision with what it was reckoned from.

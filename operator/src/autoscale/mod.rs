@@ -176,9 +176,11 @@ pub fn policy(spec: &AutoscalingPolicy, now: Timestamp) -> Policy {
 /// What answers should be like.
 pub fn objectives(spec: &AutoscalingPolicy) -> Objectives {
     let goal = |milliseconds: Option<i32>| milliseconds.and_then(|goal| u32::try_from(goal).ok());
-    spec.objectives.as_ref().map_or_else(Objectives::default, |declared| Objectives {
+    let none = Objectives::default();
+    spec.objectives.as_ref().map_or(none, |declared| Objectives {
         ttft_ms: goal(declared.ttft_milliseconds),
         inter_token_ms: goal(declared.inter_token_milliseconds),
+        attainment_percent: goal(declared.attainment_percent).unwrap_or(none.attainment_percent),
     })
 }
 

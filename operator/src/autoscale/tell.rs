@@ -24,6 +24,8 @@ pub const TELEMETRY_FRESH: &str = "TelemetryFresh";
 
 /// A goal of spec.autoscaling.objectives is one that no number of pods can meet.
 pub const OBJECTIVE_INFEASIBLE: &str = "ObjectiveInfeasible";
+/// As many answers as wanted meet the goals of spec.autoscaling.objectives.
+pub const OBJECTIVES_MET: &str = "ObjectivesMet";
 
 /// Decisions that are remembered.
 const DECISIONS_MAX: usize = 10;
@@ -79,20 +81,24 @@ pub fn status(
         decisions: remembered(before.decisions, &told),
         last_decision: Some(before.last_decision.filter(|last| is_same(last, &told)).unwrap_or(told)),
         pod: Some(pod(&seen.look, before.pod)),
-        objectives: has_objectives(model).then(|| reckoned(decision)),
+        objectives: goals(model).map(|_| reckoned(&seen.look)),
     })
 }
 
 /// What the goals have made of the reckoning.
-fn reckoned(decision: &Decision) -> ObjectivesStatus {
+fn reckoned(look: &Look) -> ObjectivesStatus {
+    let inputs = &look.decision.inputs;
     ObjectivesStatus {
-        late_milliseconds: count(decision.inputs.policy.late_ms),
-        planned_slots: count(decision.inputs.current.pod.slots),
+        late_milliseconds: count(inputs.policy.late_ms),
+        planned_slots: count(inputs.current.pod.slots),
+        ttft_attained_percent: look.attained.first_token_percent.map(count),
+        inter_token_attained_percent: look.attained.inter_token_percent.map(count),
     }
 }
 
-fn has_objectives(model: &InferenceModel) -> bool {
-    model.spec.autoscaling.as_ref().map(objectives).is_some_and(|goals| goals != Objectives::default())
+/// The goals for answers, if there are any.
+fn goals(model: &InferenceModel) -> Option<Objectives> {
+    model.spec.autoscaling.as_ref().map(objectives).filter(|goals| !goals.is_empty())
 }
 
 /// Whether what was told still says it.
@@ -229,17 +235,20 @@ pub fn verdicts(
     };
     let Some(seen) = seen else {
         let unknown = || Verdict::unknown("nothing is decided");
-        let goals = has_objectives(model).then(|| (OBJECTIVE_INFEASIBLE, unknown()));
+        let goals =
+            goals(model).map(|_| [OBJECTIVE_INFEASIBLE, OBJECTIVES_MET].map(|type_| (type_, unknown())));
         let usual = [(SCALING_ACTIVE, active), (SCALING_LIMITED, unknown()), (TELEMETRY_FRESH, unknown())];
-        return usual.into_iter().chain(goals).collect();
+        return usual.into_iter().chain(goals.into_iter().flatten()).collect();
     };
     let usual = [
         (SCALING_ACTIVE, active),
         (SCALING_LIMITED, limited(&seen.look.decision, model, shortage)),
         (TELEMETRY_FRESH, fresh(&seen.look.decision)),
     ];
-    let goals = has_objectives(model).then(|| (OBJECTIVE_INFEASIBLE, infeasible(&seen.look)));
-    usual.into_iter().chain(goals).collect()
+    let look = &seen.look;
+    let goals = goals(model)
+        .map(|goals| [(OBJECTIVE_INFEASIBLE, infeasible(look)), (OBJECTIVES_MET, met(goals, look))]);
+    usual.into_iter().chain(goals.into_iter().flatten()).collect()
 }
 
 fn infeasible(look: &Look) -> Verdict {
@@ -264,7 +273,7 @@ fn infeasible(look: &Look) -> Verdict {
         );
         return Verdict::yes(Reason::GoalOutOfReach, message);
     }
-    let ObjectivesStatus { late_milliseconds, planned_slots } = reckoned(&look.decision);
+    let ObjectivesStatus { late_milliseconds, planned_slots, .. } = reckoned(look);
     let reckoned = format!(
         "a request that waits more than {late_milliseconds} ms counts as late, and a pod is planned with {planned_slots} \
          of its {} slots",
@@ -275,6 +284,30 @@ fn infeasible(look: &Look) -> Verdict {
         Verdict::no(Reason::GoalsWithinReach, reckoned)
     } else {
         Verdict::unknown(format!("no pod has done enough work to be measured; meanwhile {reckoned}"))
+    }
+}
+
+fn met(goals: Objectives, look: &Look) -> Verdict {
+    let told = [
+        (look.attained.first_token_percent, goals.ttft_ms, "first"),
+        (look.attained.inter_token_percent, goals.inter_token_ms, "further"),
+    ];
+    let known = told.into_iter().filter_map(|(percent, goal_ms, which)| Some((percent?, goal_ms?, which)));
+    let Some(least) = known.clone().map(|(percent, ..)| percent).min() else {
+        return Verdict::unknown("nobody was answered in the last five minutes");
+    };
+    let told: Vec<String> = known
+        .map(|(percent, goal_ms, which)| format!("{percent}% of {which} tokens within {goal_ms} ms"))
+        .collect();
+    let wanted = goals.attainment_percent;
+    let message = format!(
+        "in the last five minutes {}; wanted are {wanted}% (spec.autoscaling.objectives.attainmentPercent)",
+        told.join(" and ")
+    );
+    if least >= wanted {
+        Verdict::yes(Reason::GoalsMet, message)
+    } else {
+        Verdict::no(Reason::GoalsMissed, message)
     }
 }
 

@@ -4,9 +4,10 @@
 //! knows the last half hour; what a new process has missed, the gateways remember for it. Only the leader decides.
 //!
 //! In reading order: `learned` (what requests turn out to be), `sources` (from reports to samples), `measure` (what a
-//! pod can do), [`objectives`] (what goals for answers make of it), and here one model's state and the handle on all of
-//! them.
+//! pod can do), [`objectives`] (what goals for answers make of it), `attained` (how many answers meet them), and here one
+//! model's state and the handle on all of them.
 
+mod attained;
 mod learned;
 mod measure;
 pub mod objectives;
@@ -28,6 +29,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
 use crate::held::ModelKey;
 use crate::report::Wake;
+pub use attained::Attained;
 use learned::Learned;
 use objectives::{Aims, Objectives};
 use sources::{Gateway, Pods};
@@ -83,6 +85,8 @@ pub struct Look {
     pub pod: PodModel,
     /// The goals for answers.
     pub aims: Aims,
+    /// How many answers met them lately.
+    pub attained: Attained,
     /// Whether pods have done enough work to measure them since this process began.
     pub is_measured: bool,
 }
@@ -204,6 +208,7 @@ impl Model {
         self.pods.keep(&standing.pods, now);
         let current = self.current(&standing, led_since);
         let (replicas, pod, aims) = (current.replicas(), current.pod, self.aims(&standing));
+        let attained = self.pods.attained(&standing.objectives, now);
         let is_new = self.last.as_ref().is_none_or(|last| {
             let is_other = last.inputs.policy != aims.policy(standing.policy) || last.current != replicas;
             let is_waited_for = replicas == 0 && !self.history.levels().queued.is_empty();
@@ -216,7 +221,7 @@ impl Model {
         };
         let decision = decision.expect("a model that stands somewhere is decided upon");
         self.told = Some(Told::of(&decision));
-        Look { decision, pod, aims, is_measured: self.measured.is_some() }
+        Look { decision, pod, aims, attained, is_measured: self.measured.is_some() }
     }
 
     fn decide(&mut self, led_since: Millis, now: Millis) -> Option<Decision> {

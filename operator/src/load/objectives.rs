@@ -6,13 +6,18 @@ use judgement::autoscale::{PodModel, Policy};
 /// The part of the goal for a first token that a request may wait: the rest is its prompt, beside those of others.
 const WAIT_SHARE: u32 = 3;
 
+/// Answers in time, of a hundred, with which people are content: one slow answer in twenty.
+const ATTAINMENT_PERCENT: u32 = 95;
+
 /// Goals for answers, as the user has set them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Objectives {
     /// From a request's arrival to its first token, milliseconds.
     pub ttft_ms: Option<u32>,
     /// From one token to the next, milliseconds.
     pub inter_token_ms: Option<u32>,
+    /// So many of the answers should come in time, percent.
+    pub attainment_percent: u32,
 }
 
 /// The goals beside what a pod can do.
@@ -33,7 +38,19 @@ pub struct Aim {
     pub least_us: Option<u64>,
 }
 
+impl Default for Objectives {
+    /// None.
+    fn default() -> Self {
+        Self { ttft_ms: None, inter_token_ms: None, attainment_percent: ATTAINMENT_PERCENT }
+    }
+}
+
 impl Objectives {
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.ttft_ms.is_none() && self.inter_token_ms.is_none()
+    }
+
     /// The goals beside what `pod` can do; `None` before a pod was measured. Of an average prompt no cache holds `prompt`
     /// tokens.
     pub(super) fn aims(&self, pod: Option<&PodModel>, prompt: Option<f64>) -> Aims {
@@ -101,7 +118,7 @@ mod tests {
     };
 
     fn aims(ttft_ms: Option<u32>, inter_token_ms: Option<u32>) -> Aims {
-        Objectives { ttft_ms, inter_token_ms }.aims(Some(&POD), Some(600.0))
+        Objectives { ttft_ms, inter_token_ms, ..Objectives::default() }.aims(Some(&POD), Some(600.0))
     }
 
     fn late_ms(aims: Aims) -> u32 {
@@ -121,7 +138,9 @@ mod tests {
         assert_eq!([None, Some(100), Some(34), Some(33), Some(21), Some(20)].map(slots), [8, 8, 8, 7, 1, 1]);
         let flat = PodModel { step_per_request_us: 0, ..POD };
         assert_eq!(
-            Objectives { ttft_ms: None, inter_token_ms: Some(18) }.aims(Some(&flat), None).planned(flat),
+            Objectives { inter_token_ms: Some(18), ..Objectives::default() }
+                .aims(Some(&flat), None)
+                .planned(flat),
             flat
         );
     }
@@ -137,7 +156,8 @@ mod tests {
 
     #[test]
     fn before_a_pod_was_measured_no_goal_is_out_of_reach_and_all_slots_count() {
-        let unknown = Objectives { ttft_ms: Some(1), inter_token_ms: Some(1) }.aims(None, Some(600.0));
+        let unknown = Objectives { ttft_ms: Some(1), inter_token_ms: Some(1), ..Objectives::default() }
+            .aims(None, Some(600.0));
         assert!(
             !unknown.first_token.unwrap().is_out_of_reach()
                 && !unknown.inter_token.unwrap().is_out_of_reach()
@@ -151,7 +171,7 @@ mod tests {
             base in 0_u32..50_000, each in 0_u32..10_000, slots in 1_u32..64, goal_ms in 1_u32..100,
         ) {
             let pod = PodModel { slots, step_base_us: base, step_per_request_us: each, ..POD };
-            let aims = Objectives { ttft_ms: None, inter_token_ms: Some(goal_ms) }.aims(Some(&pod), None);
+            let aims = Objectives { inter_token_ms: Some(goal_ms), ..Objectives::default() }.aims(Some(&pod), None);
             let planned = aims.planned(pod).slots;
             let step_us = |batch: u32| u64::from(base) + u64::from(each) * u64::from(batch);
             prop_assert!((1..=slots).contains(&planned));

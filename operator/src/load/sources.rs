@@ -11,8 +11,10 @@ use crds::report::{
 };
 use judgement::autoscale::{Counters, Levels, Millis, Recollection, Sample, Tokens};
 
+use super::attained::{Answered, Attained, Recent};
 use super::learned::{Expected, Finished, Learned};
 use super::measure::Measured;
+use super::objectives::Objectives;
 
 /// A pod that was silent for longer is unknown: three reports of 2 s were missed.
 const FRESH_MS: u64 = 6_000;
@@ -132,6 +134,7 @@ pub(super) struct Pods {
     sequence: u64,
     done: Tokens,
     no_queue_ms: u64,
+    answered: Recent,
 }
 
 /// One pod.
@@ -141,6 +144,7 @@ struct Pod {
     last: Millis,
     is_leaving: bool,
     sums: Sums,
+    answered: Answered,
     slots: u32,
     decode: Vec<DecodeWork>,
     prompt_micros: u64,
@@ -206,10 +210,11 @@ impl Pods {
         if before.is_none() && self.by_uid.len() >= PODS_MAX {
             return;
         }
-        let sums = Sums::of(load);
+        let (sums, answered) = (Sums::of(load), Answered::of(load));
         if let Some(before) = before {
             let new = sums.since(before.sums);
             learned.finished(&new.finished);
+            self.answered.add(&answered.since(&before.answered), now);
             self.no_queue_ms += new.no_queue_ms;
             self.done +=
                 Tokens { requests: new.finished.requests, prompt: new.done_prompt, output: new.done_output };
@@ -220,6 +225,7 @@ impl Pods {
             last: now,
             is_leaving: matches!(report.phase, Phase::Draining),
             sums,
+            answered,
             slots: load.slots,
             decode: load.work.decode.iter().take(BATCHES_MAX).copied().collect(),
             prompt_micros: load.work.prefill_us,
@@ -256,6 +262,11 @@ impl Pods {
         let counters =
             Counters { done: self.done, no_queue_ms: self.no_queue_ms, arrived: Tokens::default() };
         Some(Sample { source: PODS, started_at: first, sequence: self.sequence, at: now, counters, levels })
+    }
+
+    /// How many of their answers met the goals lately.
+    pub(super) fn attained(&self, goals: &Objectives, now: Millis) -> Attained {
+        self.answered.attained(goals, now)
     }
 
     /// Their work.

@@ -262,7 +262,11 @@ fn goals_change_what_is_late_and_how_full_a_pod_is_planned() {
     let loads = loads();
     loads.hear_pod(&pod("p1", Phase::Serving, 0, 0), START);
     let look = |ttft_ms, inter_token_ms, now| {
-        let objectives = Objectives { ttft_ms: Some(ttft_ms), inter_token_ms: Some(inter_token_ms) };
+        let objectives = Objectives {
+            ttft_ms: Some(ttft_ms),
+            inter_token_ms: Some(inter_token_ms),
+            ..Objectives::default()
+        };
         loads.look(key(), Standing { objectives, ..standing(1, 0, 1) }, now)
     };
     let reckoned = |look: &Look| {
@@ -284,6 +288,24 @@ fn goals_change_what_is_late_and_how_full_a_pod_is_planned() {
 }
 
 #[test]
+fn answers_in_time_are_counted_from_what_pods_report() {
+    let loads = loads();
+    let report = |in_time: u64, late: u64| {
+        let mut report = pod("p1", Phase::Serving, 0, 0);
+        let mut counts = vec![0; 34];
+        (counts[5], counts[20]) = (in_time, late);
+        report.load.as_mut().unwrap().ttft_ms_buckets_total = counts;
+        report
+    };
+    loads.hear_pod(&report(100, 0), START);
+    loads.hear_pod(&report(109, 1), START + 2_000);
+    let objectives = Objectives { ttft_ms: Some(500), inter_token_ms: Some(5), ..Objectives::default() };
+    let look = loads.look(key(), Standing { objectives, ..standing(1, 0, 1) }, START + 2_000);
+    let expected = Attained { first_token_percent: Some(90), inter_token_percent: None };
+    assert_eq!(look.attained, expected, "what was before the first report is not of these minutes");
+}
+
+#[test]
 fn a_pod_that_is_planned_half_full_is_measured_by_what_it_does_when_full() {
     // Somebody always waits, and the pod does exactly what its four slots can.
     let learned = |inter_token_ms| {
@@ -292,7 +314,7 @@ fn a_pod_that_is_planned_half_full_is_measured_by_what_it_does_when_full() {
             let now = START + 1_000 * second;
             // Each request costs 0.3 s of the pod by its own figures: 50 tokens of 23.3 ms for four, and half its prompt.
             loads.hear_pod(&pod("p1", Phase::Serving, 20 + second * 10 / 3, 5), now);
-            let objectives = Objectives { ttft_ms: None, inter_token_ms };
+            let objectives = Objectives { inter_token_ms, ..Objectives::default() };
             loads.look(key(), Standing { objectives, ..standing(1, 0, 1) }, now);
             loads.turn(now);
         }

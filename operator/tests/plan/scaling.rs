@@ -7,8 +7,8 @@ use operator::autoscale::{asked, may_rest, standing};
 use operator::capacity::Claim;
 use operator::drain::DELETION_COST;
 use operator::inventory::Room;
-use operator::load::Standing;
 use operator::load::objectives::{Aim, Aims};
+use operator::load::{Attained, Standing};
 use operator::plan::{Plan, Route};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -291,6 +291,29 @@ fn what_goals_do_is_told() {
     let without = serving(auto(), 1, 1).decided(1, 3).plan();
     assert!(without.status.conditions.iter().all(|condition| condition.type_ != "ObjectiveInfeasible"));
     assert_eq!(without.status.autoscaling.unwrap().objectives, None);
+}
+
+#[test]
+fn how_many_answers_come_in_time_is_told_and_compared_with_what_is_wanted() {
+    let found = |first_token_percent, inter_token_percent| {
+        let mut scene = aiming(Some(25_000));
+        let seen = scene.observed.scaling.as_mut().unwrap();
+        seen.look.attained = Attained { first_token_percent, inter_token_percent };
+        let plan = scene.plan();
+        let told = plan.status.autoscaling.as_ref().unwrap().objectives.unwrap();
+        assert_eq!(
+            told.ttft_attained_percent,
+            first_token_percent.map(|percent| percent.try_into().unwrap())
+        );
+        condition(&plan, "ObjectivesMet")
+    };
+    assert_eq!(found(None, None).0, "Unknown");
+    assert_eq!(found(Some(95), None).0, "True");
+    let (status, reason, message) = found(Some(97), Some(94));
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "GoalsMissed"));
+    let expected = "in the last five minutes 97% of first tokens within 600 ms and 94% of further tokens within 30 ms; \
+                    wanted are 95%";
+    assert!(message.starts_with(expected), "{message}");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use operator::autoscale::tell::Seen;
 use operator::inventory::{self, Need, Node, Room};
-use operator::load::Look;
 use operator::load::objectives::Aims;
+use operator::load::{Attained, Look};
 use operator::objects::{self, Installation};
 use operator::plan::{Observed, Plan, ProbeRequest, Proof, Route, plan};
 use serde_json::{Value, json};
@@ -214,7 +214,13 @@ impl Scene {
         let sentence = format!("{desired} pods are right.");
         let decision = Decision { desired, limits: vec![], winner: Winner::Level, sentence, ..decision };
         self.observed.scaling = Some(Seen {
-            look: Look { decision, pod, aims: Aims::default(), is_measured: true },
+            look: Look {
+                decision,
+                pod,
+                aims: Aims::default(),
+                attained: Attained::default(),
+                is_measured: true,
+            },
             now_ms: now + 1_000,
         });
         self
