@@ -15,6 +15,10 @@ pub struct Amount(pub String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ByteSize(pub String);
 
+/// A part of something, as a quantity: `0.1`, `50m`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fraction(pub String);
+
 /// Suffixes of [`ByteSize`] and what each multiplies by.
 const BYTE_UNITS: [(&str, u64); 8] = [
     ("Ki", 1 << 10),
@@ -53,6 +57,38 @@ impl Amount {
             },
         };
         Some(cores.max(1))
+    }
+}
+
+impl Fraction {
+    /// In thousandths; `None` when it is no number with at most three decimals, or ten and more.
+    pub fn thousandths(&self) -> Option<u32> {
+        if let Some(thousandths) = self.0.strip_suffix('m') {
+            return thousandths.parse().ok().filter(|thousandths| *thousandths < 10_000);
+        }
+        let (whole, decimals) = self.0.split_once('.').unwrap_or((&self.0, "0"));
+        let whole: u32 = whole.parse().ok().filter(|whole| *whole < 10)?;
+        let missing = 3_usize.checked_sub(decimals.len())?;
+        let decimals: u32 = decimals.parse().ok()?;
+        Some(1_000 * whole + decimals * 10_u32.pow(u32::try_from(missing).ok()?))
+    }
+}
+
+impl JsonSchema for Fraction {
+    fn schema_name() -> Cow<'static, str> {
+        "Fraction".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 5,
+            "pattern": r"^([0-9](\.[0-9]{1,3})?|[0-9]{1,4}m)$",
+        })
     }
 }
 
@@ -104,6 +140,12 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl<'de> Deserialize<'de> for Fraction {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_number(deserializer).map(Self)
+    }
+}
+
 fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(text) => Ok(text),
@@ -125,6 +167,20 @@ mod tests {
             check(text, Some(cores));
         }
         check("1Gi", None);
+    }
+
+    #[test]
+    fn fractions_are_read_in_thousandths() {
+        let check =
+            |text: &str, expected| assert_eq!(Fraction(text.to_owned()).thousandths(), expected, "{text}");
+        for (text, thousandths) in
+            [("0", 0), ("0.1", 100), ("0.05", 50), ("1.125", 1_125), ("50m", 50), ("9", 9_000)]
+        {
+            check(text, Some(thousandths));
+        }
+        for text in ["", "m", ".5", "0.1234", "10", "10000m", "-1", "1e3", "0."] {
+            check(text, None);
+        }
     }
 
     fn check(text: &str, expected: Option<u64>) {

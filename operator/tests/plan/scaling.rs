@@ -1,6 +1,6 @@
 //! How many pods there are when somebody else than `spec.replicas` says it.
 
-use judgement::autoscale::Millis;
+use judgement::autoscale::{Millis, Portion, Rule, ScaleDown};
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use operator::autoscale::{asked, may_rest, standing};
@@ -162,6 +162,29 @@ fn whoever_has_not_served_yet_is_not_taken_away() {
     let standing = stands(&failing);
     assert_eq!(standing.policy.min_replicas, 0, "what cannot start may go");
     assert_eq!(standing.policy.capacity_replicas, Some(1), "and more of it would fail too");
+}
+
+#[test]
+fn how_fast_pods_come_and_go_is_read_as_a_pod_autoscaler_does() {
+    let read = |behavior: Value| {
+        let policy = stands(&serving(json!({"maxReplicas": 9, "behavior": behavior}), 1, 1)).policy;
+        (policy.scale_down, policy.rise_tolerance_thousandths)
+    };
+    let one = json!({"type": "Pods", "value": 1, "periodSeconds": 60});
+    let tenth = json!({"type": "Percent", "value": 10, "periodSeconds": 300});
+    let rules = [
+        Some(Rule { portion: Portion::Pods(1), period_seconds: 60 }),
+        Some(Rule { portion: Portion::Percent(10), period_seconds: 300 }),
+        None,
+        None,
+    ];
+    let down = |rules: Value| read(json!({"scaleDown": rules})).0;
+    assert_eq!(read(json!({})), (ScaleDown::Usual, 0));
+    assert_eq!(down(json!({"selectPolicy": "Min"})), ScaleDown::Usual);
+    assert_eq!(down(json!({"policies": [one, tenth]})), ScaleDown::Most(rules));
+    assert_eq!(down(json!({"policies": [one, tenth], "selectPolicy": "Min"})), ScaleDown::Least(rules));
+    assert_eq!(down(json!({"policies": [one], "selectPolicy": "Disabled"})), ScaleDown::Never);
+    assert_eq!(read(json!({"scaleUp": {"tolerance": "0.15"}})).1, 150);
 }
 
 #[test]
