@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::amount::Fraction;
+use crate::amount::{ByteSize, Fraction};
 
 /// How many pods serve a model. The operator replays the last half hour of the model's load, prices every number of
 /// pods by the work that would be late with it, and takes the cheapest; status.autoscaling says why.
@@ -50,7 +50,7 @@ pub struct AutoscalingPolicy {
     /// What holds changes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behavior: Option<ScaleBehavior>,
-    /// When the last pod goes; needs minReplicas 0.
+    /// When the last pod goes, and who may wait for the next one; needs minReplicas 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_to_zero: Option<ScaleToZero>,
     /// Times with other bounds. While several are active, the highest of their bounds count.
@@ -174,7 +174,7 @@ pub enum SelectPolicy {
     Disabled,
 }
 
-/// When the last pod goes.
+/// When the last pod goes, and who may wait for the next one.
 #[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleToZero {
@@ -185,6 +185,18 @@ pub struct ScaleToZero {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 60, max = 86_400))]
     pub idle_seconds: Option<i32>,
+    /// How long a request that names no deadline waits for a pod. Default: gateway.holdTimeoutSeconds of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub hold_timeout_seconds: Option<i32>,
+    /// Requests that wait in one gateway while no pod is ready; one more is refused with 429. Default:
+    /// gateway.maxHeldRequests of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_held_requests: Option<i32>,
+    /// Bytes of their bodies. Default: gateway.maxHeldBytes of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_held_bytes: Option<ByteSize>,
 }
 
 /// A time with other bounds, every time that its `schedule` says so.
