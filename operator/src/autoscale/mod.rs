@@ -50,8 +50,10 @@ const GUESS: PodModel = PodModel {
     prefill_tokens_per_second: 10_000,
     step_base_us: 2_000,
     step_per_request_us: 250,
-    kv_tokens: None,
+    kv_tokens: KV_TOKENS,
 };
+/// No floor: in our engine each slot has a cache of its own for a whole context, so slots run out first.
+const KV_TOKENS: Option<u64> = None;
 /// Slots of a pod that the spec does not name.
 const SLOTS: u32 = 4;
 /// From zero a rise may go at least so far beyond what is proven, in percent: the first seconds prove little.
@@ -413,6 +415,6 @@ fn pod_model(measure: &PodMeasure) -> PodModel {
         prefill_tokens_per_second: count(measure.prefill_tokens_per_second).max(1),
         step_base_us: count(measure.step_base_microseconds),
         step_per_request_us: count(measure.step_per_request_microseconds),
-        kv_tokens: None,
+        kv_tokens: KV_TOKENS,
     }
 }

@@ -1,6 +1,8 @@
 //! How many pods there are when somebody else than `spec.replicas` says it.
 
+use crds::model::RolloutPhase;
 use judgement::autoscale::{Millis, Portion, Rule, ScaleDown};
+use judgement::rollout::Outcome;
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use operator::autoscale::{asked, may_rest, standing};
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use crate::scene::{
     Scene, asked as probed, condition, container, expected, model, now, revision, scene, stable_status,
 };
+use crate::world::{World, driven, with_alias};
 
 fn scaled(autoscaling: Value) -> crds::model::InferenceModel {
     model(json!({"autoscaling": autoscaling}))
@@ -353,6 +356,40 @@ proptest! {
         prop_assert!((fewest..=max).contains(&count), "{} of {}..={}", count, fewest, max);
         prop_assert_eq!(may_rest(&model.spec), mode == "Auto" && fewest == 0);
     }
+}
+
+#[test]
+fn a_spec_edited_while_the_model_sleeps_is_tried_when_the_first_request_has_woken_it() {
+    let mut model = driven(1, json!({}));
+    model.spec.autoscaling = serde_json::from_value(auto()).unwrap();
+    let mut world = World::new(with_alias(model.clone(), "old"));
+    world.wanted = Some(1);
+    world.until(RolloutPhase::Stable).turn(2);
+    world.wanted = Some(0);
+    world.turn(2).turn(2);
+    let old = world.target();
+    assert_eq!((world.told[&old], world.ready().0.as_str()), (0, "ScaledToZero"));
+
+    world.model.spec = model.spec;
+    let target = world.target();
+    for _ in 0..100 {
+        world.turn(60);
+        assert!(world.told.values().all(|told| *told == 0), "nobody is woken: {:?}", world.told);
+    }
+    assert_eq!((world.stable(), world.weight()), (old.as_str(), 0));
+    assert_eq!(condition(&world.plan, "Available").0, "False");
+    let scene = world.scene();
+    let standing = standing(&scene.model, &scene.observed, &target, now(), Millis(50_000_000)).unwrap();
+    assert_eq!(standing.policy.min_replicas, 0, "the rollout alone is no reason to start a pod");
+
+    world.wanted = Some(1);
+    world.turn(2);
+    assert_eq!(world.told[&old], 1, "the first request is answered by what has proved itself");
+    world.until(RolloutPhase::Analysing);
+    assert_eq!((world.stable(), world.told[&old]), (old.as_str(), 1));
+    world.verdict = Some(Outcome::Pass);
+    world.until(RolloutPhase::Stable);
+    assert_eq!(world.stable(), target);
 }
 
 /// A model with two pods that serve, of which one is wanted; `draining` since ten seconds before now.
