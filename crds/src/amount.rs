@@ -15,6 +15,10 @@ pub struct Amount(pub String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ByteSize(pub String);
 
+/// A part of something, as a quantity: `0.1`, `50m`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fraction(pub String);
+
 /// Suffixes of [`ByteSize`] and what each multiplies by.
 const BYTE_UNITS: [(&str, u64); 8] = [
     ("Ki", 1 << 10),
@@ -95,6 +99,32 @@ fn powers(unit: &str) -> Option<(u32, i32)> {
     Some((0, unit.strip_prefix(['e', 'E'])?.parse().ok()?))
 }
 
+impl Fraction {
+    /// In thousandths; `None` when it is no number below ten.
+    pub fn thousandths(&self) -> Option<u32> {
+        let thousandths = Amount(self.0.clone()).thousandths()?;
+        u32::try_from(thousandths).ok().filter(|thousandths| *thousandths < 10_000)
+    }
+}
+
+impl JsonSchema for Fraction {
+    fn schema_name() -> Cow<'static, str> {
+        "Fraction".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 5,
+            "pattern": r"^([0-9](\.[0-9]{1,3})?|[0-9]{1,4}m)$",
+        })
+    }
+}
+
 impl JsonSchema for Amount {
     fn schema_name() -> Cow<'static, str> {
         "Amount".into()
@@ -138,6 +168,12 @@ impl<'de> Deserialize<'de> for Amount {
 }
 
 impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_number(deserializer).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fraction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text_or_number(deserializer).map(Self)
     }
@@ -194,6 +230,20 @@ mod tests {
             check(text, Some(expected));
         }
         for text in ["", ".", "-1", "m", "1.2.3", "1 Gi", "five", "1e", "1e999", "99999999999Ei"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn fractions_are_read_in_thousandths() {
+        let check =
+            |text: &str, expected| assert_eq!(Fraction(text.to_owned()).thousandths(), expected, "{text}");
+        for (text, thousandths) in
+            [("0", 0), ("0.1", 100), ("0.05", 50), ("1.125", 1_125), ("50m", 50), ("9", 9_000)]
+        {
+            check(text, Some(thousandths));
+        }
+        for text in ["", "m", "10", "10000m", "-1", "1e3"] {
             check(text, None);
         }
     }

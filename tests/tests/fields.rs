@@ -72,7 +72,7 @@ fn part<'value>(value: &'value mut Value, path: &[Step]) -> Option<&'value mut V
 
 /// Another value of the same kind. `choices` are the words that enums here have.
 fn changed(value: &Value) -> Value {
-    const CHOICES: [[&str; 2]; 23] = [
+    const CHOICES: [[&str; 2]; 25] = [
         ["HTTP", "HTTPS"],
         ["HuggingFace", "HTTP"],
         ["Ephemeral", "PersistentVolumeClaim"],
@@ -96,6 +96,8 @@ fn changed(value: &Value) -> Value {
         ["Promote", "Pause"],
         ["GroupSequential", "WorkNormalised"],
         ["CacheReuse", "SlotWait"],
+        ["Min", "Max"],
+        ["Percent", "Pods"],
     ];
     match value {
         Value::Bool(flag) => json!(!flag),
@@ -319,8 +321,13 @@ fn models() -> Vec<Value> {
             "minReplicas": 0, "maxReplicas": 5, "mode": "External", "historySeconds": 900, "latePricePercent": 4,
             "surgePercent": 150, "targetUtilizationPercent": 70,
             "objectives": {"ttftMilliseconds": 1_500, "interTokenMilliseconds": 40, "attainmentPercent": 90},
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
-            "scaleToZero": {"enabled": true, "idleSeconds": 600},
+            "behavior": {
+                "scaleDown": {"stabilizationWindowSeconds": 60, "selectPolicy": "Min",
+                              "policies": [{"type": "Percent", "value": 50, "periodSeconds": 60}]},
+                "scaleUp": {"tolerance": "0.1"},
+            },
+            "scaleToZero": {"enabled": true, "idleSeconds": 600, "holdTimeoutSeconds": 90, "maxHeldRequests": 20,
+                            "maxHeldBytes": "8Mi"},
             "schedules": [{"name": "day", "timeZone": "UTC", "schedule": "0 7 * * *", "durationSeconds": 3600,
                            "minReplicas": 2, "maxReplicas": 7}],
         },

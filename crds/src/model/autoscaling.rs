@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::amount::{ByteSize, Fraction};
+
 /// How many pods serve a model. The operator replays the last half hour of the model's load, prices every number of
 /// pods by the work that would be late with it, and takes the cheapest; status.autoscaling says why.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +50,7 @@ pub struct AutoscalingPolicy {
     /// What holds changes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behavior: Option<ScaleBehavior>,
-    /// When the last pod goes; needs minReplicas 0.
+    /// When the last pod goes, and who may wait for the next one; needs minReplicas 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_to_zero: Option<ScaleToZero>,
     /// Times with other bounds. While several are active, the highest of their bounds count.
@@ -99,9 +101,22 @@ pub struct Objectives {
 #[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleBehavior {
+    /// Before pods are added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_up: Option<ScaleUpRules>,
     /// Before pods are taken away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_down: Option<ScaleDownRules>,
+}
+
+/// Before pods are added.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleUpRules {
+    /// More pods must be right by more than this part of the present ones, written as text: `"0.1"`. A model at zero, or
+    /// one whose requests wait while no pod is ready, gets them all the same. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<Fraction>,
 }
 
 /// Before pods are taken away.
@@ -112,9 +127,54 @@ pub struct ScaleDownRules {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 300))]
     pub stabilization_window_seconds: Option<i32>,
+    /// How fast pods go, as a `HorizontalPodAutoscaler` writes it. Default: a third of them, at least one, per 15 s, and to
+    /// zero all at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
+    pub policies: Vec<ScaleDownPolicy>,
+    /// Which of the policies counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select_policy: Option<SelectPolicy>,
 }
 
-/// When the last pod goes.
+/// How many pods may go in a time.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.type != 'Percent' || self.value <= 100").message("in spec.autoscaling.behavior.scaleDown.policies a value of type Percent is at most 100"))]
+pub struct ScaleDownPolicy {
+    /// What `value` counts.
+    #[serde(rename = "type")]
+    pub type_: ScaleDownUnit,
+    /// So many at most.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub value: i32,
+    /// Within any time of this length.
+    #[schemars(range(min = 1, max = 1_800))]
+    pub period_seconds: i32,
+}
+
+/// What a policy counts.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ScaleDownUnit {
+    /// Pods.
+    Pods,
+    /// Percent of the pods that there were when the period began, rounded up to whole pods.
+    Percent,
+}
+
+/// Which of several policies counts. Default: Max.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SelectPolicy {
+    /// The one that allows most.
+    #[default]
+    Max,
+    /// The one that allows least.
+    Min,
+    /// None: no pod is ever taken away, except by a lower maximum.
+    Disabled,
+}
+
+/// When the last pod goes, and who may wait for the next one.
 #[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleToZero {
@@ -125,6 +185,18 @@ pub struct ScaleToZero {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 60, max = 86_400))]
     pub idle_seconds: Option<i32>,
+    /// How long a request that names no deadline waits for a pod. Default: gateway.holdTimeoutSeconds of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub hold_timeout_seconds: Option<i32>,
+    /// Requests that wait in one gateway while no pod is ready; one more is refused with 429. Default:
+    /// gateway.maxHeldRequests of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_held_requests: Option<i32>,
+    /// Bytes of their bodies. Default: gateway.maxHeldBytes of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_held_bytes: Option<ByteSize>,
 }
 
 /// A time with other bounds, every time that its `schedule` says so.

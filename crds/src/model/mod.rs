@@ -19,7 +19,8 @@ use serde_json::Value;
 use crate::notification::Notification;
 
 pub use autoscaling::{
-    AutoscalingMode, AutoscalingPolicy, Objectives, ScaleBehavior, ScaleDownRules, ScaleSchedule, ScaleToZero,
+    AutoscalingMode, AutoscalingPolicy, Objectives, ScaleBehavior, ScaleDownPolicy, ScaleDownRules,
+    ScaleDownUnit, ScaleSchedule, ScaleToZero, ScaleUpRules, SelectPolicy,
 };
 pub use experiment::{Experiment, FeatureFlag, RequestParameters, Variant};
 pub use experiment_status::{ExperimentStatus, VariantComparison, VariantStatus};

@@ -16,10 +16,11 @@ use std::collections::BTreeSet;
 
 use crds::model::{
     AutoscalingMode, AutoscalingPolicy, AutoscalingStatus, ChosenCapacity, InferenceModel,
-    InferenceModelSpec, PodMeasure,
+    InferenceModelSpec, PodMeasure, ScaleDownPolicy, ScaleDownRules, ScaleDownUnit, SelectPolicy,
 };
 use crds::pool::InferencePool;
-use judgement::autoscale::{Limit, Millis, PodModel, Policy, ScheduleBounds};
+use judgement::autoscale::pace::Rules;
+use judgement::autoscale::{Limit, Millis, PodModel, Policy, Portion, Rule, ScaleDown, ScheduleBounds};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -49,8 +50,10 @@ const GUESS: PodModel = PodModel {
     prefill_tokens_per_second: 10_000,
     step_base_us: 2_000,
     step_per_request_us: 250,
-    kv_tokens: None,
+    kv_tokens: KV_TOKENS,
 };
+/// No floor: in our engine each slot has a cache of its own for a whole context, so slots run out first.
+const KV_TOKENS: Option<u64> = None;
 /// Slots of a pod that the spec does not name.
 const SLOTS: u32 = 4;
 /// From zero a rise may go at least so far beyond what is proven, in percent: the first seconds prove little.
@@ -152,7 +155,8 @@ pub fn policy(spec: &AutoscalingPolicy, now: Timestamp) -> Policy {
         |value: Option<i32>, default: u32| value.and_then(|n| u32::try_from(n).ok()).unwrap_or(default);
     let defaults = Policy::between(min_replicas, max_replicas);
     let surge_percent = count(spec.surge_percent, defaults.surge_percent);
-    let hold = spec.behavior.as_ref().and_then(|behavior| behavior.scale_down.as_ref());
+    let down = spec.behavior.as_ref().and_then(|behavior| behavior.scale_down.as_ref());
+    let up = spec.behavior.as_ref().and_then(|behavior| behavior.scale_up.as_ref());
     let zero = spec.scale_to_zero.as_ref();
     Policy {
         schedule: scheduled_bounds(spec, now),
@@ -167,9 +171,35 @@ pub fn policy(spec: &AutoscalingPolicy, now: Timestamp) -> Policy {
             defaults.target_utilization_percent,
         ),
         history_seconds: count(spec.history_seconds, defaults.history_seconds),
-        hold_seconds: count(hold.and_then(|rules| rules.stabilization_window_seconds), defaults.hold_seconds),
+        hold_seconds: count(down.and_then(|rules| rules.stabilization_window_seconds), defaults.hold_seconds),
         idle_seconds: count(zero.and_then(|zero| zero.idle_seconds), defaults.idle_seconds),
+        scale_down: down.map_or(defaults.scale_down, scale_down),
+        rise_tolerance_thousandths: up
+            .and_then(|rules| rules.tolerance.as_ref()?.thousandths())
+            .unwrap_or(defaults.rise_tolerance_thousandths),
         ..defaults
+    }
+}
+
+/// How fast pods may go.
+fn scale_down(declared: &ScaleDownRules) -> ScaleDown {
+    let count = |value: i32| u32::try_from(value).unwrap_or(0);
+    let rule = |policy: &ScaleDownPolicy| Rule {
+        portion: match policy.type_ {
+            ScaleDownUnit::Pods => Portion::Pods(count(policy.value)),
+            ScaleDownUnit::Percent => Portion::Percent(count(policy.value)),
+        },
+        period_seconds: count(policy.period_seconds),
+    };
+    let mut rules = Rules::default();
+    for (place, policy) in rules.iter_mut().zip(&declared.policies) {
+        *place = Some(rule(policy));
+    }
+    match declared.select_policy.unwrap_or_default() {
+        SelectPolicy::Disabled => ScaleDown::Never,
+        _ if declared.policies.is_empty() => ScaleDown::Usual,
+        SelectPolicy::Max => ScaleDown::Most(rules),
+        SelectPolicy::Min => ScaleDown::Least(rules),
     }
 }
 
@@ -391,6 +421,6 @@ fn pod_model(measure: &PodMeasure) -> PodModel {
         prefill_tokens_per_second: count(measure.prefill_tokens_per_second).max(1),
         step_base_us: count(measure.step_base_microseconds),
         step_per_request_us: count(measure.step_per_request_microseconds),
-        kv_tokens: None,
+        kv_tokens: KV_TOKENS,
     }
 }

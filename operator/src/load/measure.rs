@@ -51,7 +51,8 @@ impl Measured {
                 .max(1),
             step_base_us: whole(base),
             step_per_request_us: whole(per_request),
-            // Reports count what caches keep for later as used: as a floor it would never let go.
+            // Each slot has a cache of its own for a whole context, and a request that does not fit is refused: caches are
+            // full only when all slots are. Reports also count what they keep for later, which would never let go.
             kv_tokens: None,
         })
     }

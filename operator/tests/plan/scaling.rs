@@ -1,6 +1,8 @@
 //! How many pods there are when somebody else than `spec.replicas` says it.
 
-use judgement::autoscale::{Millis, Winner};
+use crds::model::RolloutPhase;
+use judgement::autoscale::{Millis, Portion, Rule, ScaleDown, Winner};
+use judgement::rollout::Outcome;
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use operator::autoscale::{asked, may_rest, standing};
@@ -16,6 +18,7 @@ use serde_json::{Value, json};
 use crate::scene::{
     Scene, asked as probed, condition, container, expected, full, model, now, revision, scene, stable_status,
 };
+use crate::world::{World, driven, with_alias};
 
 fn scaled(autoscaling: Value) -> crds::model::InferenceModel {
     model(json!({"autoscaling": autoscaling}))
@@ -163,6 +166,29 @@ fn whoever_has_not_served_yet_is_not_taken_away() {
     let standing = stands(&failing);
     assert_eq!(standing.policy.min_replicas, 0, "what cannot start may go");
     assert_eq!(standing.policy.capacity_replicas, Some(1), "and more of it would fail too");
+}
+
+#[test]
+fn how_fast_pods_come_and_go_is_read_as_a_pod_autoscaler_does() {
+    let read = |behavior: Value| {
+        let policy = stands(&serving(json!({"maxReplicas": 9, "behavior": behavior}), 1, 1)).policy;
+        (policy.scale_down, policy.rise_tolerance_thousandths)
+    };
+    let one = json!({"type": "Pods", "value": 1, "periodSeconds": 60});
+    let tenth = json!({"type": "Percent", "value": 10, "periodSeconds": 300});
+    let rules = [
+        Some(Rule { portion: Portion::Pods(1), period_seconds: 60 }),
+        Some(Rule { portion: Portion::Percent(10), period_seconds: 300 }),
+        None,
+        None,
+    ];
+    let down = |rules: Value| read(json!({"scaleDown": rules})).0;
+    assert_eq!(read(json!({})), (ScaleDown::Usual, 0));
+    assert_eq!(down(json!({"selectPolicy": "Min"})), ScaleDown::Usual);
+    assert_eq!(down(json!({"policies": [one, tenth]})), ScaleDown::Most(rules));
+    assert_eq!(down(json!({"policies": [one, tenth], "selectPolicy": "Min"})), ScaleDown::Least(rules));
+    assert_eq!(down(json!({"policies": [one], "selectPolicy": "Disabled"})), ScaleDown::Never);
+    assert_eq!(read(json!({"scaleUp": {"tolerance": "0.15"}})).1, 150);
 }
 
 #[test]
@@ -377,6 +403,40 @@ proptest! {
         prop_assert!((fewest..=max).contains(&count), "{} of {}..={}", count, fewest, max);
         prop_assert_eq!(may_rest(&model.spec), mode == "Auto" && fewest == 0);
     }
+}
+
+#[test]
+fn a_spec_edited_while_the_model_sleeps_is_tried_when_the_first_request_has_woken_it() {
+    let mut model = driven(1, json!({}));
+    model.spec.autoscaling = serde_json::from_value(auto()).unwrap();
+    let mut world = World::new(with_alias(model.clone(), "old"));
+    world.wanted = Some(1);
+    world.until(RolloutPhase::Stable).turn(2);
+    world.wanted = Some(0);
+    world.turn(2).turn(2);
+    let old = world.target();
+    assert_eq!((world.told[&old], world.ready().0.as_str()), (0, "ScaledToZero"));
+
+    world.model.spec = model.spec;
+    let target = world.target();
+    for _ in 0..100 {
+        world.turn(60);
+        assert!(world.told.values().all(|told| *told == 0), "nobody is woken: {:?}", world.told);
+    }
+    assert_eq!((world.stable(), world.weight()), (old.as_str(), 0));
+    assert_eq!(condition(&world.plan, "Available").0, "False");
+    let scene = world.scene();
+    let standing = standing(&scene.model, &scene.observed, &target, now(), Millis(50_000_000)).unwrap();
+    assert_eq!(standing.policy.min_replicas, 0, "the rollout alone is no reason to start a pod");
+
+    world.wanted = Some(1);
+    world.turn(2);
+    assert_eq!(world.told[&old], 1, "the first request is answered by what has proved itself");
+    world.until(RolloutPhase::Analysing);
+    assert_eq!((world.stable(), world.told[&old]), (old.as_str(), 1));
+    world.verdict = Some(Outcome::Pass);
+    world.until(RolloutPhase::Stable);
+    assert_eq!(world.stable(), target);
 }
 
 /// A model with two pods that serve, of which one is wanted; `draining` since ten seconds before now.

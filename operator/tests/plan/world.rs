@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) room: Room,
     /// Pods' worth of work, if that is known.
     pub(crate) demand: Option<f64>,
+    /// Pods that the autoscaler wants, if there is one.
+    pub(crate) wanted: Option<u32>,
     pub(crate) is_probing: bool,
     pub(crate) now: i64,
     pub(crate) plan: Plan,
@@ -65,6 +67,7 @@ impl World {
             others: Vec::new(),
             room: Room::Unknown,
             demand: None,
+            wanted: None,
             is_probing: true,
             now: NOW,
             plan,
@@ -104,6 +107,11 @@ impl World {
         found.observed.claims.extend(self.others.clone());
         if let Some(demand) = self.demand {
             found = found.busy(demand);
+        }
+        if let Some(wanted) = self.wanted {
+            let of_stable = self.model.status.as_ref().and_then(|status| status.stable_revision.as_ref());
+            let current = of_stable.and_then(|stable| self.told.get(stable)).copied().unwrap_or(0);
+            found = found.decided(u32::try_from(current).unwrap(), wanted);
         }
         for (name, told) in &self.told {
             let ready = if self.is_failing(name) { 0 } else { *told };

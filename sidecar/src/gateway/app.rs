@@ -31,7 +31,7 @@ const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(15);
 pub struct Board {
     /// How endpoints are chosen.
     pub strategy: Strategy,
-    /// What may wait.
+    /// What may wait for models that do not say it themselves.
     pub hold: HoldLimits,
     /// The models.
     pub models: Vec<Arc<ModelBoard>>,
@@ -115,6 +115,11 @@ impl Board {
     /// The model with this object's name.
     pub fn named(&self, object: &str) -> Option<&Arc<ModelBoard>> {
         self.models.iter().find(|model| model.view.name == object)
+    }
+
+    /// What may wait for a replica of this model.
+    pub fn hold_of(&self, model: &ModelView) -> HoldLimits {
+        model.hold.unwrap_or(self.hold)
     }
 
     /// The view that it was made from.

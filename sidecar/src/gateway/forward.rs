@@ -106,7 +106,7 @@ impl Exchange {
             envelope,
             detour: None,
             began: Instant::now(),
-            deadline: arrived + ask.time_limit(&model.view, &board.hold),
+            deadline: arrived + ask.time_limit(&model.view, &board.hold_of(&model.view)),
             ask,
             place: Place::default(),
             avoid: Vec::new(),
@@ -278,7 +278,8 @@ impl Exchange {
                 arrived: now,
                 deadline: self.deadline,
             };
-            let entered = self.app.room.enter(&self.model, request, &board.hold, now);
+            let hold = board.hold_of(&model.view);
+            let entered = self.app.room.enter(&self.model, request, &hold, now);
             let refused = |why: HoldRefusal| {
                 let retry_after = expected.eta.unwrap_or(RETRY_SOON);
                 ApiError::HoldFull { which: why.to_string(), retry_after }

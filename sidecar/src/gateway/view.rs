@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 pub struct View {
     /// How endpoints are chosen.
     pub strategy: Strategy,
-    /// What may wait for a replica.
+    /// What may wait for a replica of a model that does not say it itself.
     pub hold: HoldLimits,
     /// The models of the pool.
     pub models: Vec<ModelView>,
@@ -77,6 +77,8 @@ pub struct ModelView {
     pub default_priority: String,
     /// Deadline in milliseconds of requests that name none; 0: the hold limit's.
     pub timeout_ms: u64,
+    /// What may wait for a replica of it, instead of what the view says.
+    pub hold: Option<HoldLimits>,
     /// Whether all traffic is turned away on request, or all of it goes to the stable revision.
     pub kill_switch: KillSwitch,
     /// Whether all pods are taken away on request.

@@ -6,7 +6,7 @@ use serde_json::json;
 use sidecar::gateway::forward::now_ms;
 use sidecar::gateway::view::{Failure, HoldLimits, KillSwitch, ModelView, View};
 
-use crate::harness::{Front, Line, Pod, tiny, until, view};
+use crate::harness::{Front, Line, Pod, model, tiny, until, view};
 
 /// From the view in which a pod is ready to the pod's having the request.
 const RELEASED_WITHIN: Duration = Duration::from_millis(100);
@@ -15,8 +15,12 @@ const RELEASED_WITHIN: Duration = Duration::from_millis(100);
 const REFUSED_WITHIN: Duration = Duration::from_millis(50);
 
 async fn waits(front: &Front, requests: u32) {
+    wait_for("tiny", front, requests).await;
+}
+
+async fn wait_for(model: &str, front: &Front, requests: u32) {
     let room = &front.app().room;
-    let count = || room.counts("tiny", Instant::now()).by_tier.iter().sum::<u32>();
+    let count = || room.counts(model, Instant::now()).by_tier.iter().sum::<u32>();
     until("the requests wait", || count() == requests).await;
 }
 
@@ -157,6 +161,29 @@ async fn beyond_the_limits_requests_are_refused_at_once() {
     let _second = front.chat(json!({})).await;
     waits(&front, 2).await;
     assert!(check(json!({})).await.contains("maxHeldRequests"));
+}
+
+#[tokio::test]
+async fn a_model_with_limits_of_its_own_refuses_at_those_while_others_still_hold() {
+    let with = |hold| view([tiny(&[]), ModelView { hold, ..model("small", &[("small-a", &[])]) }]);
+    let own = HoldLimits { requests_max: 1, ..HoldLimits::default() };
+    let front = Front::new(with(Some(own))).await;
+    let _first = front.chat(json!({"model": "small"})).await;
+    wait_for("small", &front, 1).await;
+    let refused = front.reply(json!({"model": "small"})).await;
+    assert_eq!((refused.status, refused.code().as_str()), (429, "queue_full"));
+    assert!(refused.body.contains("spec.autoscaling.scaleToZero.maxHeldRequests"), "{}", refused.body);
+    let _others = [front.chat(json!({})).await, front.chat(json!({})).await];
+    waits(&front, 2).await;
+
+    // Another limit counts from the next request on, without a restart.
+    front.app().take(with(None));
+    let _second = front.chat(json!({"model": "small"})).await;
+    wait_for("small", &front, 2).await;
+    front.app().take(with(Some(HoldLimits { timeout_ms: 20, ..HoldLimits::default() })));
+    let expired = front.reply(json!({"model": "small"})).await;
+    assert_eq!((expired.status, expired.code().as_str()), (504, "deadline_exceeded"));
+    waits(&front, 2).await;
 }
 
 #[tokio::test]

@@ -37,7 +37,17 @@ impl Devices {
             json!({"op": operation, "path": path, "value": DEVICES})
         };
         let patch = json!([change("capacity"), change("allocatable")]).to_string();
-        kubectl(&["patch", "node", &self.node, "--subresource", "status", "--type", "json", "--patch", &patch])
+        kubectl(&[
+            "patch",
+            "node",
+            &self.node,
+            "--subresource",
+            "status",
+            "--type",
+            "json",
+            "--patch",
+            &patch,
+        ])
     }
 }
 
@@ -71,7 +81,8 @@ fn spec(context_length: u32) -> Value {
 
 /// Pods of the model for which the scheduler has found no node, now or earlier.
 fn unplaced(model: &str) -> Vec<String> {
-    let events = kubectl(&["get", "events", "--field-selector", "reason=FailedScheduling", "--output", "json"]);
+    let events =
+        kubectl(&["get", "events", "--field-selector", "reason=FailedScheduling", "--output", "json"]);
     let events: Value = serde_json::from_str(&events.unwrap()).unwrap();
     let names = events["items"].as_array().unwrap().iter().map(|event| &event["involvedObject"]["name"]);
     let names = names.map(|name| name.as_str().unwrap().to_owned());

@@ -5,6 +5,7 @@ use super::demand::Demand;
 use super::future::{Futures, Late};
 use super::history::History;
 use super::hold::{Reasons, against_fewer};
+use super::pace;
 use super::policy::{Current, Policy};
 use super::sentence;
 use super::time::Millis;
@@ -128,14 +129,9 @@ impl<'a> Look<'a> {
         let max = self.policy.max().min(self.policy.capacity_replicas.unwrap_or(u32::MAX));
         // Whoever comes finds at least one pod, unless nobody has come for long.
         let min = self.policy.min().max(u32::from(!is_idle)).min(max);
-        let low = min.max(self.replicas - self.step_down());
+        let low = min.max(self.replicas - self.policy.scale_down.step(self.replicas));
         let high = self.ceiling().max(self.replicas).max(min).min(max);
         Bounds { low: low.min(high), high, min, max, is_idle }
-    }
-
-    /// The most that may be taken away at once: a third, and at least one.
-    fn step_down(&self) -> u32 {
-        (self.replicas / 3).max(1).min(self.replicas)
     }
 
     /// The most that the arrivals have proven a need for.
@@ -286,7 +282,7 @@ impl<'a> Look<'a> {
     /// Up at once; down only when nothing speaks against it.
     fn hold(&self, bounds: &Bounds, choice: Choice) -> Held {
         let Choice { wanted, mut winner, mut limits } = choice;
-        let Reasons { limits: reasons, mut until } =
+        let Reasons { limits: reasons, mut until, most } =
             against_fewer(self.policy, self.history, self.current, self.now, bounds.is_idle);
         let hold_ms = 1_000 * u64::from(self.policy.hold_seconds);
         // What has been wanted lately still counts; idleness has waited long enough.
@@ -295,6 +291,9 @@ impl<'a> Look<'a> {
         if wanted < self.replicas {
             if !reasons.is_empty() {
                 desired = self.replicas;
+            } else if desired < self.replicas.saturating_sub(most) {
+                desired = self.replicas - most;
+                limits.push(Limit::ScaleDownRules);
             }
             if desired > wanted {
                 winner = if reasons.contains(&Limit::Canary) { Winner::Canary } else { Winner::Hold };
@@ -305,6 +304,11 @@ impl<'a> Look<'a> {
             // A stale look is not remembered, whatever it says.
             limits.extend(reasons.into_iter().filter(|limit| *limit == Limit::Stale));
         }
+        if self.is_tolerable(wanted) && bounds.min < wanted {
+            desired = self.replicas.max(bounds.min);
+            winner = Winner::Tolerance;
+            limits.push(Limit::Tolerance);
+        }
         if self.replicas > bounds.max && desired >= bounds.max {
             // The user's or the hardware's word, which nothing holds back.
             desired = bounds.max;
@@ -313,6 +317,12 @@ impl<'a> Look<'a> {
             limits.push(if is_hardware { Limit::Capacity } else { Limit::MaxReplicas });
         }
         Held { desired, wanted, winner, limits, no_scale_down_before: until }
+    }
+
+    /// Whether it is a rise that the user does not care for. Whoever waits while no pod is ready is not kept waiting.
+    fn is_tolerable(&self, wanted: u32) -> bool {
+        let is_waited_for = self.current.ready == 0 && !self.history.levels().queued.is_empty();
+        !is_waited_for && pace::is_tolerable(wanted, self.replicas, self.policy.rise_tolerance_thousandths)
     }
 
     fn figures(&self, prices: Vec<Price>, desired: u32) -> Figures {

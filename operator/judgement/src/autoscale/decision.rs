@@ -64,6 +64,8 @@ pub enum Winner {
     Canary,
     /// Nothing has come for so long that no pod is needed.
     Idle,
+    /// More would pay, but so few more that the user does not care.
+    Tolerance,
 }
 
 /// A bound that was met.
@@ -93,6 +95,10 @@ pub enum Limit {
     Stale,
     /// Not fewer: a canary is being judged.
     Canary,
+    /// Not so few yet: the user's rules on how fast pods may go.
+    ScaleDownRules,
+    /// Not more: the rise is within the user's tolerance.
+    Tolerance,
 }
 
 /// What was reckoned. Pods of demand are pod-seconds of work per second.

@@ -1,13 +1,15 @@
 //! What was seen. Sources (gateways and pods) report cumulative counters with a sequence number, so a report that is lost
 //! costs resolution and not truth, and one that comes twice or late changes nothing.
 //!
-//! Bounded: 120 bins of a second, 360 bins of five, [`SOURCES`] sources, [`WANTED`] earlier answers.
+//! Bounded: 120 bins of a second, 360 bins of five, [`SOURCES`] sources, [`WANTED`] earlier answers, [`DOWNS`]
+//! scale-downs.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 use super::decision::{Decision, Limit};
+use super::pace::PERIOD_SECONDS_MAX;
 use super::policy::Current;
 use super::ring::Ring;
 use super::time::{Millis, seconds};
@@ -27,6 +29,10 @@ const SOURCES: usize = 512;
 
 /// Earlier answers kept at most: 300 s of hold at one per second.
 const WANTED: usize = 300;
+
+/// Scale-downs kept at most; later ones are added to the last. One look each 4 s could make 450, but no fleet shrinks so
+/// often.
+const DOWNS: usize = 128;
 
 /// The share of the difference that one look closes (one look each 4 s: two thirds after 44 s under a queue).
 const CALIBRATION_GAIN: f64 = 0.1;
@@ -100,6 +106,9 @@ pub struct History {
     /// What was wanted at earlier looks, stale ones left out.
     wanted: VecDeque<(Millis, u32)>,
     last_down: Option<Millis>,
+    /// When how many pods were taken away, as far back as rules on that may look.
+    #[serde(default)]
+    downs: VecDeque<(Millis, u32)>,
     /// How much of its model a pod really does.
     calibration_millionths: u32,
     done: Tokens,
@@ -125,6 +134,7 @@ impl Default for History {
             last_busy: None,
             wanted: VecDeque::new(),
             last_down: None,
+            downs: VecDeque::new(),
             calibration_millionths: ONE,
             done: Tokens::default(),
             mark: None,
@@ -235,6 +245,7 @@ impl History {
         }
         if decision.desired < decision.current {
             self.last_down = Some(decision.at);
+            self.remember_down(decision.at, decision.current - decision.desired);
         }
         let hold_ms = 1_000 * u64::from(decision.inputs.policy.hold_seconds);
         while self.wanted.len() > WANTED
@@ -242,6 +253,22 @@ impl History {
         {
             self.wanted.pop_front();
         }
+    }
+
+    fn remember_down(&mut self, at: Millis, pods: u32) {
+        let period_ms = 1_000 * u64::from(PERIOD_SECONDS_MAX);
+        while self.downs.front().is_some_and(|(first, _)| at.since(*first) >= period_ms) {
+            self.downs.pop_front();
+        }
+        let more = if self.downs.len() < DOWNS { None } else { self.downs.pop_back() };
+        self.downs.push_back((at, pods.saturating_add(more.map_or(0, |(_, pods)| pods))));
+    }
+
+    /// How many pods were taken away in the last `period_ms`, and when the first of them.
+    pub(super) fn gone(&self, now: Millis, period_ms: u64) -> (u32, Option<Millis>) {
+        let mut recent = self.downs.iter().filter(|(at, _)| now.since(*at) < period_ms).peekable();
+        let first = recent.peek().map(|(at, _)| *at);
+        (recent.fold(0, |sum, (_, pods)| sum.saturating_add(*pods)), first)
     }
 
     /// The most that was wanted in the last `hold_ms`.
@@ -313,6 +340,18 @@ impl History {
         // Seconds reach back two minutes.
         let ring = if from_ago_ms <= 120_000 { &self.fine } else { &self.coarse };
         ring.sum((until - from_ago_ms).max(since), until - to_ago_ms, since, until)
+    }
+
+    /// The next report of each source, of nothing new.
+    #[cfg(test)]
+    pub(super) fn quiet_reports(&self, at: Millis) -> Vec<Sample> {
+        let next = |seen: &Seen| Sample {
+            sequence: seen.sample.sequence + 1,
+            at,
+            levels: Levels::default(),
+            ..seen.sample
+        };
+        self.sources.values().map(next).collect()
     }
 
     /// How much time is known, milliseconds.

@@ -2,20 +2,20 @@
 
 use super::decision::Limit;
 use super::history::History;
+use super::pace::{Pace, ScaleDown};
 use super::policy::{Current, Policy};
 use super::time::Millis;
 
 /// After a start nothing is taken away for this long: a hold of 90 s, and half a minute until all sources have reported.
 const START_MS: u64 = 120_000;
 
-/// Scale-downs are at least this far apart.
-const PACE_MS: u64 = 15_000;
-
 /// All that speaks against it.
 pub(super) struct Reasons {
     pub(super) limits: Vec<Limit>,
     /// When the last of those that end by themselves ends.
     pub(super) until: Option<Millis>,
+    /// If nothing does: so many may go at most.
+    pub(super) most: u32,
 }
 
 /// Why none of the present pods may be taken away now; nothing if they may. Idleness has waited long enough by itself.
@@ -26,7 +26,8 @@ pub(super) fn against_fewer(
     now: Millis,
     is_idle: bool,
 ) -> Reasons {
-    let mut reasons = Reasons { limits: Vec::new(), until: None };
+    let Pace { pods, until } = policy.scale_down.pace(history, current.replicas(), now);
+    let mut reasons = Reasons { limits: Vec::new(), until: None, most: pods };
     if history.is_stale(now) {
         reasons.limits.push(Limit::Stale);
     }
@@ -34,7 +35,12 @@ pub(super) fn against_fewer(
         reasons.limits.push(Limit::Canary);
     }
     reasons.end(now, Limit::Start, Some(current.started_at + START_MS));
-    reasons.end(now, Limit::Pace, history.last_down().map(|at| at + PACE_MS));
+    if policy.scale_down == ScaleDown::Usual {
+        reasons.end(now, Limit::Pace, until);
+    } else if pods == 0 {
+        reasons.limits.push(Limit::ScaleDownRules);
+        reasons.until = reasons.until.max(until);
+    }
     if !is_idle {
         let hold_ms = 1_000 * u64::from(policy.hold_seconds);
         let wanted_until = history.wanted_until(current.replicas(), now, hold_ms);

@@ -6,8 +6,8 @@
 //!
 //! In reading order: [`time`] and [`work`] (what a pod can do, what a request costs), [`history`] (what was seen, from
 //! cumulative counters), [`policy`] (what the user wants), `demand` (how much work arrives now), `future` (what may
-//! follow, and how late it would be), `hold` (what speaks against fewer), [`decision`] (the answer with its reasons),
-//! `decide`.
+//! follow, and how late it would be), [`pace`] (how fast pods may go), `hold` (what speaks against fewer), [`decision`]
+//! (the answer with its reasons), `decide`.
 //!
 //! The rule was first published with a table of its own; where the simulator showed a better form, that was taken:
 //!
@@ -24,6 +24,7 @@
 
 pub mod decision;
 pub mod history;
+pub mod pace;
 pub mod policy;
 pub mod time;
 pub mod work;
@@ -40,6 +41,7 @@ mod tests;
 pub use decide::{decide, replay};
 pub use decision::{Decision, Figures, Inputs, Limit, Price, Winner};
 pub use history::{Counters, History, Levels, Recollection, Sample};
+pub use pace::{Portion, Rule, ScaleDown};
 pub use policy::{Current, Policy, ScheduleBounds};
 pub use time::Millis;
 pub use work::{OutputLengths, PodModel, Tokens};

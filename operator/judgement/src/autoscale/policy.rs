@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::ScaleDown;
 use super::time::Millis;
 use super::work::PodModel;
 
@@ -36,6 +37,13 @@ pub struct Policy {
     /// rest is the prompt itself. 700 to 1 300 gave the same.
     #[serde(default = "late_ms")]
     pub late_ms: u32,
+    /// How fast pods may be taken away.
+    #[serde(default)]
+    pub scale_down: ScaleDown,
+    /// A rise is made only beyond so many thousandths of the present pods: 0 makes every one. It holds back no pod that
+    /// somebody waits for in vain.
+    #[serde(default)]
+    pub rise_tolerance_thousandths: u32,
 }
 
 /// A third of a goal of 2 s. A decision that was stored before there was a choice was reckoned with it.
@@ -61,6 +69,8 @@ impl Policy {
             hold_seconds: 90,
             idle_seconds: 300,
             late_ms: LATE_MS,
+            scale_down: ScaleDown::Usual,
+            rise_tolerance_thousandths: 0,
         }
     }
 

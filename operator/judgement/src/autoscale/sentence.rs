@@ -19,6 +19,11 @@ fn reason(decision: &Decision) -> String {
     match decision.winner {
         Winner::Idle => "nothing has come for so long that no pod is needed.".to_owned(),
         Winner::Hold | Winner::Canary => format!("{wanted} would do, {desired} stay: {}.", held_by(decision)),
+        Winner::Tolerance => format!(
+            "{} would be right, {desired} stay: a rise by at most {} % of them is tolerated.",
+            pods(wanted),
+            f64::from(decision.inputs.policy.rise_tolerance_thousandths) / 10.0
+        ),
         Winner::ColdStart => format!(
             "{} until there is history: demand is {:.1}, and was at most {:.1} in 97 % of what was seen.",
             pods(desired),
@@ -120,6 +125,8 @@ fn held_by(decision: &Decision) -> &'static str {
         "the controller has just started"
     } else if by(Limit::Pace) {
         "pods were taken away a moment ago"
+    } else if by(Limit::ScaleDownRules) {
+        "the rules on scale-downs let no more go yet"
     } else {
         "more was wanted a moment ago"
     }

@@ -35,12 +35,16 @@ pub enum Turn {
 /// Which limit a request met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HoldRefusal {
-    /// `gateway.maxHeldRequests`.
-    #[error("as many requests wait for this model as may (spec.gateway.maxHeldRequests of the pool)")]
-    Requests,
-    /// `gateway.maxHeldBytes`.
+    /// `maxHeldRequests`.
     #[error(
-        "the requests that wait for this model hold as many bytes as they may (spec.gateway.maxHeldBytes of the pool)"
+        "as many requests wait for this model as may (its spec.autoscaling.scaleToZero.maxHeldRequests, else \
+         spec.gateway.maxHeldRequests of the pool)"
+    )]
+    Requests,
+    /// `maxHeldBytes`.
+    #[error(
+        "the requests that wait for this model hold as many bytes as they may (its \
+         spec.autoscaling.scaleToZero.maxHeldBytes, else spec.gateway.maxHeldBytes of the pool)"
     )]
     Bytes,
 }

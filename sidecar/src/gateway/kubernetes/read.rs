@@ -40,12 +40,16 @@ pub fn view<'objects>(
 ) -> View {
     let gateway = pool.and_then(|pool| pool.spec.gateway.clone()).unwrap_or_default();
     let timeout_seconds = pool.and_then(|pool| pool.spec.queue.as_ref()?.default_timeout_seconds);
+    let hold = pool_hold(&gateway);
     let mut endpoints = endpoints(slices);
     let models = models
         .filter(|model| model.spec.pool_ref.name == pool_name)
-        .map(|model| model_view(model, timeout_seconds, &mut endpoints))
+        .map(|model| ModelView {
+            hold: model_hold(&model.spec, hold),
+            ..model_view(model, timeout_seconds, &mut endpoints)
+        })
         .collect();
-    View { strategy: strategy(gateway.load_balancing), hold: hold(&gateway), models }
+    View { strategy: strategy(gateway.load_balancing), hold, models }
 }
 
 fn strategy(load_balancing: Option<LoadBalancing>) -> Strategy {
@@ -57,15 +61,29 @@ fn strategy(load_balancing: Option<LoadBalancing>) -> Strategy {
     }
 }
 
-fn hold(gateway: &Gateway) -> HoldLimits {
-    let usual = HoldLimits::default();
+fn pool_hold(gateway: &Gateway) -> HoldLimits {
+    let Gateway { max_held_requests, max_held_bytes, hold_timeout_seconds, .. } = gateway;
+    hold((*max_held_requests, max_held_bytes.as_ref(), *hold_timeout_seconds), HoldLimits::default())
+}
+
+/// What may wait for this model, if it says any of it itself.
+fn model_hold(spec: &InferenceModelSpec, of_pool: HoldLimits) -> Option<HoldLimits> {
+    let zero = spec.autoscaling.as_ref()?.scale_to_zero.as_ref()?;
+    let own =
+        hold((zero.max_held_requests, zero.max_held_bytes.as_ref(), zero.hold_timeout_seconds), of_pool);
+    (own != of_pool).then_some(own)
+}
+
+/// Declared limits: requests, bytes and seconds; what is not declared is as in `usual`.
+fn hold(
+    (requests, bytes, seconds): (Option<i32>, Option<&ByteSize>, Option<i32>),
+    usual: HoldLimits,
+) -> HoldLimits {
+    let requests = requests.and_then(|requests| usize::try_from(requests).ok());
     HoldLimits {
-        requests_max: gateway
-            .max_held_requests
-            .and_then(|requests| usize::try_from(requests).ok())
-            .unwrap_or(usual.requests_max),
-        bytes_max: gateway.max_held_bytes.as_ref().and_then(ByteSize::bytes).unwrap_or(usual.bytes_max),
-        timeout_ms: gateway.hold_timeout_seconds.map_or(usual.timeout_ms, milliseconds),
+        requests_max: requests.unwrap_or(usual.requests_max),
+        bytes_max: bytes.and_then(ByteSize::bytes).unwrap_or(usual.bytes_max),
+        timeout_ms: seconds.map_or(usual.timeout_ms, milliseconds),
     }
 }
 
@@ -84,6 +102,7 @@ fn model_view(object: &InferenceModel, pool_timeout: Option<i32>, endpoints: &mu
         created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
         default_priority: priority.to_owned(),
         timeout_ms: policy.timeout_seconds.or(pool_timeout).map_or(0, milliseconds),
+        hold: None,
         kill_switch: kill_switch(spec.kill_switch),
         is_suspended: spec.suspend.unwrap_or(false),
         traffic: traffic(object, &status),

@@ -20,6 +20,10 @@ fn history() -> impl Strategy<Value = (History, Millis)> {
     )
 }
 
+fn portion() -> impl Strategy<Value = Portion> {
+    prop_oneof![(1_u32..5).prop_map(Portion::Pods), (1_u32..=100).prop_map(Portion::Percent)]
+}
+
 fn fleet() -> impl Strategy<Value = Current> {
     (0_u32..20, prop::collection::vec(0_u64..200_000, 0..6), 1_u64..400_000, any::<bool>()).prop_map(
         |(pods, pending, load_ms, is_canary_judged)| Current {
@@ -54,6 +58,52 @@ proptest! {
     fn at_most_a_third_is_taken_away((history, now) in history(), current in fleet()) {
         let decision = decide(&Policy::between(1, 100), &history, &current, now);
         prop_assert!(decision.current - decision.desired.min(decision.current) <= (decision.current / 3).max(1));
+    }
+
+    #[test]
+    fn within_each_period_no_more_goes_than_the_rule_lets_go(
+        (history, now) in history(), pods in 1_u32..20, portion in portion(), period_seconds in 1_u32..200, looks in 1_u64..60,
+    ) {
+        let rule = Rule { portion, period_seconds };
+        let scale_down = ScaleDown::Least([Some(rule), None, None, None]);
+        let policy = Policy { scale_down, hold_seconds: 0, ..Policy::between(0, 40) };
+        let (mut history, mut there, mut gone) = (history, pods, Vec::new());
+        for look in 0..looks {
+            let at = now + 4_000 * look;
+            // Everybody reports on; nobody comes.
+            for sample in history.quiet_reports(at) {
+                history.observe(sample);
+            }
+            let decision = decide(&policy, &history, &ready(there), at);
+            history.settle(&decision);
+            if decision.desired < there {
+                gone.push((at, there - decision.desired));
+            }
+            there = decision.desired;
+            let in_period = gone.iter().filter(|(then, _)| at.since(*then) < 1_000 * u64::from(period_seconds));
+            let sum: u32 = in_period.map(|(_, pods)| pods).sum();
+            let most = match portion {
+                Portion::Pods(count) => count,
+                Portion::Percent(percent) => ((there + sum) * percent).div_ceil(100),
+            };
+            prop_assert!(sum <= most, "{sum} of {} in {period_seconds} s: {gone:?}", there + sum);
+        }
+    }
+
+    #[test]
+    fn a_rise_is_made_beyond_the_tolerance_or_not_at_all((history, now) in history(), current in fleet(), tolerance in 0_u32..2_000) {
+        let policy = Policy { rise_tolerance_thousandths: tolerance, ..Policy::between(1, 100) };
+        let decision = decide(&policy, &history, &current, now);
+        let without = decide(&Policy::between(1, 100), &history, &current, now);
+        let is_waited_for = current.ready == 0 && !history.levels().queued.is_empty();
+        let (desired, there) = (u64::from(decision.desired), u64::from(decision.current));
+        if desired > there && there > 0 && !is_waited_for {
+            prop_assert!(desired * 1_000 > there * u64::from(1_000 + tolerance));
+        }
+        prop_assert_eq!(decision.wanted, without.wanted);
+        if there == 0 || is_waited_for || without.desired < without.current {
+            prop_assert_eq!(decision.desired, without.desired);
+        }
     }
 
     #[test]

@@ -120,6 +120,88 @@ fn a_scale_down_waits_for_the_hold_and_keeps_its_pace() {
     assert!(pods <= 4, "{pods} pods for 2.2 of demand");
 }
 
+/// How many of `pods` are there at each look of 4 s while nobody comes.
+fn shrinking(policy: Policy, pods: u32, looks: u64) -> (Vec<u32>, Decision) {
+    let policy = Policy { hold_seconds: 0, ..policy };
+    let mut history = watched(steady(900, 0), end(900));
+    let (mut there, mut seen, mut last) = (pods, Vec::new(), None);
+    for look in 0..looks {
+        let at = end(900) + 4_000 * look;
+        for sample in history.quiet_reports(at) {
+            history.observe(sample);
+        }
+        let decision = decide(&policy, &history, &ready(there), at);
+        history.settle(&decision);
+        there = decision.desired;
+        seen.push(there);
+        last = Some(decision);
+    }
+    (seen, last.unwrap())
+}
+
+fn rule(portion: Portion, period_seconds: u32) -> Option<Rule> {
+    Some(Rule { portion, period_seconds })
+}
+
+#[test]
+fn rules_say_how_many_pods_go_in_a_period() {
+    let policy = |scale_down| Policy { scale_down, ..Policy::between(1, 24) };
+    let one = rule(Portion::Pods(1), 12);
+    let half = rule(Portion::Percent(50), 20);
+    let check = |scale_down, expected: &[u32]| {
+        let (seen, last) = shrinking(policy(scale_down), 9, expected.len() as u64);
+        assert_eq!(seen, expected, "{}", last.sentence);
+    };
+    check(ScaleDown::Usual, &[6, 6, 6, 6, 4, 4]);
+    check(ScaleDown::Least([one, None, None, None]), &[8, 8, 8, 7, 7, 7, 6]);
+    check(ScaleDown::Most([one, half, None, None]), &[4, 4, 4, 3, 3, 2, 2]);
+    check(ScaleDown::Least([one, half, None, None]), &[8, 8, 8, 7, 7, 7, 6]);
+    check(ScaleDown::Never, &[9, 9]);
+}
+
+#[test]
+fn what_the_rules_hold_is_told_and_until_when() {
+    let one = ScaleDown::Least([rule(Portion::Pods(1), 60), None, None, None]);
+    let (_, held) = shrinking(Policy { scale_down: one, ..Policy::between(1, 24) }, 9, 3);
+    assert_eq!((held.desired, held.winner), (8, Winner::Hold));
+    assert!(held.limits.contains(&Limit::ScaleDownRules));
+    assert_eq!(held.no_scale_down_before, Some(end(900) + 60_000));
+    let expected = "7 would do, 8 stay: the rules on scale-downs let no more go yet. No scale-down for 52 s.";
+    assert_eq!(held.sentence, expected);
+    let (_, never) = shrinking(Policy { scale_down: ScaleDown::Never, ..Policy::between(0, 24) }, 9, 100);
+    assert_eq!((never.wanted, never.desired, never.no_scale_down_before), (0, 9, None), "{}", never.sentence);
+    // To zero the rules count too, and the bounds of the user count more than they.
+    let (to_zero, _) = shrinking(Policy { scale_down: one, ..Policy::between(0, 24) }, 2, 20);
+    assert_eq!((to_zero[0], to_zero[14], to_zero[15]), (1, 1, 0));
+    let (lowered, _) = shrinking(Policy { scale_down: one, ..Policy::between(1, 4) }, 9, 1);
+    assert_eq!(lowered, [4]);
+}
+
+#[test]
+fn a_small_rise_is_not_made_and_never_keeps_anybody_waiting() {
+    let history = seen(&reports(&[12; 600], Levels { queued: requests(6), in_flight: 40, kv_tokens: 0 }));
+    let decided = |tolerance, current: &Current| {
+        let policy = Policy { rise_tolerance_thousandths: tolerance, ..Policy::between(1, 24) };
+        decide(&policy, &history, current, end(600))
+    };
+    let right = decided(0, &ready(7)).desired;
+    assert!(right > 7, "{right}");
+    let enough = 1_000 * (right - 7) / 7 + 1;
+    let held = decided(enough, &ready(7));
+    assert_eq!((held.desired, held.wanted, held.winner), (7, right, Winner::Tolerance));
+    assert!(
+        held.sentence.contains(&format!("{right} pods would be right, 7 stay: a rise by")),
+        "{}",
+        held.sentence
+    );
+    assert_eq!(decided(enough - 1, &ready(7)).desired, right);
+    assert!(decided(9_000, &ready(0)).desired > 1, "from zero");
+    let starting = Current { pending: vec![end(600) + 60_000], ..ready(0) };
+    assert!(decided(9_000, &starting).desired > 1, "somebody waits, and no pod is ready");
+    let minimum = Policy { rise_tolerance_thousandths: 9_000, ..Policy::between(9, 24) };
+    assert!(decide(&minimum, &history, &ready(7), end(600)).desired >= 9, "bounds count more");
+}
+
 #[test]
 fn to_zero_only_after_the_idle_time_and_from_zero_for_all_that_waits() {
     let mut arrivals = vec![0; 300];

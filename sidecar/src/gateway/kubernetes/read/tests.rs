@@ -62,6 +62,30 @@ fn a_pool_says_how_requests_are_spread_and_held() {
 }
 
 #[test]
+fn a_model_says_itself_how_many_wait_for_it() {
+    let pool = json!({
+        "apiVersion": "inferno.ai/v1alpha1",
+        "kind": "InferencePool",
+        "metadata": {"name": "cpu"},
+        "spec": {"gateway": {"maxHeldRequests": 7, "holdTimeoutSeconds": 9}},
+    });
+    let pool: InferencePool = serde_json::from_value(pool).unwrap();
+    let zero =
+        |fields: Value| json!({"autoscaling": {"minReplicas": 0, "maxReplicas": 2, "scaleToZero": fields}});
+    let check = |fields: Value, expected: Option<HoldLimits>| {
+        let found = view(Some(&pool), "cpu", [model("tiny", &zero(fields), &json!({}))].iter(), [].iter());
+        assert_eq!(found.models[0].hold, expected);
+    };
+    let of_pool = HoldLimits { requests_max: 7, timeout_ms: 9_000, ..HoldLimits::default() };
+    check(json!({"idleSeconds": 60}), None);
+    check(json!({"maxHeldRequests": 2}), Some(HoldLimits { requests_max: 2, ..of_pool }));
+    check(
+        json!({"maxHeldBytes": "1Ki", "holdTimeoutSeconds": 30}),
+        Some(HoldLimits { bytes_max: 1_024, timeout_ms: 30_000, ..of_pool }),
+    );
+}
+
+#[test]
 fn without_a_pool_and_without_a_status_everything_has_its_default() {
     let found = view(None, "cpu", [model("tiny", &json!({}), &Value::Null)].iter(), [].iter());
     assert_eq!((found.strategy, found.hold), (Strategy::PrefixAware, HoldLimits::default()));
