@@ -10,6 +10,8 @@ pub mod model;
 #[cfg(feature = "resources")]
 pub mod notification;
 #[cfg(feature = "resources")]
+pub mod pod_count;
+#[cfg(feature = "resources")]
 pub mod pool;
 pub mod report;
 pub mod split;

@@ -145,12 +145,12 @@ fn is_conducted(model: &InferenceModel) -> bool {
     conduct::conducts(&model.spec)
 }
 
-/// What is declared of a canary that the operator drives, and what is planned while it is on trial, after it failed, and
+/// What is declared of a canary that the operator drives, and what is planned before it starts, while it is on trial, after it failed, and
 /// after it was promoted.
 fn on_trial(model: &InferenceModel, pool: &InferencePool) -> String {
     let target = revision_name(model, pool, &installation());
     let status = |phase: &str| {
-        let is_running = phase == "Analysing";
+        let is_running = matches!(phase, "CapacityCheck" | "Analysing");
         let (stable, former) = match phase {
             "Completed" => {
                 (target.as_str(), Some(json!({"revision": "tiny-a", "until": "2027-01-15T09:00:00Z"})))
@@ -169,7 +169,7 @@ fn on_trial(model: &InferenceModel, pool: &InferencePool) -> String {
             },
         })
     };
-    let plans = ["Analysing", "RolledBack", "Completed"].map(|phase| {
+    let plans = ["CapacityCheck", "Analysing", "RolledBack", "Completed"].map(|phase| {
         let mut model = model.clone();
         model.status = Some(serde_json::from_value(status(phase)).unwrap());
         let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -312,6 +312,10 @@ fn models() -> Vec<Value> {
     });
     let mut careful = driven.clone();
     careful["rollout"]["steps"] = json!([{"weightBasisPoints": 25}, {"weightPercent": 50}]);
+    careful["rollout"]["maxSurge"] = json!(1);
+    let mut crowded = driven.clone();
+    crowded["rollout"]["capacityStrategy"] = json!("InPlace");
+    crowded["rollout"]["maxUnavailable"] = json!(0);
     // 1_800_000_000 is a Friday, 08:00 in UTC.
     let scaled = json!({
         "poolRef": {"name": "cpu"},
@@ -344,7 +348,7 @@ fn models() -> Vec<Value> {
         "source": {"http": {"url": "http://models.default.svc/tiny.gguf"}},
         "replicas": 3,
     });
-    vec![full, driven, careful, from_hub, plain, scaled, misread]
+    vec![full, driven, careful, crowded, from_hub, plain, scaled, misread]
 }
 
 /// Whether changing the leaf changes what is done in any sample that has it.

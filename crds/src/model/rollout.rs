@@ -5,14 +5,18 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pod_count::PodCount;
+
 /// How a new revision takes over from the serving one.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.traffic) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.traffic splits traffic with a canary; set spec.rollout.strategy to Canary, or leave traffic out"))]
 #[x_kube(validation = Rule::new("!has(self.analysis) || (has(self.strategy) && self.strategy == 'Canary')").message("spec.rollout.analysis judges a canary; set spec.rollout.strategy to Canary, or leave analysis out"))]
-#[x_kube(validation = Rule::new("!(has(self.steps) || has(self.warmupSeconds) || has(self.capacityStrategy) || has(self.capacityDeadlineSeconds) || has(self.rollbackWindowSeconds)) || (has(self.strategy) && self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))").message("spec.rollout: steps, warmupSeconds, capacityStrategy, capacityDeadlineSeconds and rollbackWindowSeconds are for a canary that the operator drives; set strategy to Canary and leave traffic.canaryPercent out, with which you drive it yourself"))]
+#[x_kube(validation = Rule::new("!(has(self.steps) || has(self.warmupSeconds) || has(self.capacityStrategy) || has(self.capacityDeadlineSeconds) || has(self.rollbackWindowSeconds) || has(self.maxSurge) || has(self.maxUnavailable)) || (has(self.strategy) && self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))").message("spec.rollout: steps, warmupSeconds, capacityStrategy, maxSurge, maxUnavailable, capacityDeadlineSeconds and rollbackWindowSeconds are for a canary that the operator drives; set strategy to Canary and leave traffic.canaryPercent out, with which you drive it yourself"))]
 #[x_kube(validation = Rule::new("!(has(self.action) || has(self.retryToken) || has(self.loadDeadlineSeconds) || has(self.progressDeadlineSeconds)) || (has(self.strategy) && (self.strategy == 'Recreate' || (self.strategy == 'Canary' && !(has(self.traffic) && has(self.traffic.canaryPercent)))))").message("spec.rollout: action, retryToken, loadDeadlineSeconds and progressDeadlineSeconds are for strategy Recreate and for a canary that the operator drives; set strategy to one of them and leave traffic.canaryPercent out, with which you drive it yourself"))]
 #[x_kube(validation = Rule::new("!(has(self.traffic) && has(self.traffic.canaryPercent) && has(self.analysis)) || !((has(self.analysis.mode) && self.analysis.mode == 'Enforce') || has(self.analysis.inconclusivePolicy) || has(self.analysis.underpoweredPolicy))").message("spec.rollout.analysis: mode Enforce, inconclusivePolicy and underpoweredPolicy are for a canary that the operator drives; leave them out, or traffic.canaryPercent"))]
+#[x_kube(validation = Rule::new("!(has(self.maxSurge) && self.maxSurge == 0 && has(self.maxUnavailable) && self.maxUnavailable == 0)").message("spec.rollout: with maxSurge and maxUnavailable both 0 no pod of a canary has a place; raise one of them"))]
+#[x_kube(validation = Rule::new("!has(self.capacityStrategy) || !((self.capacityStrategy == 'Surge' && has(self.maxSurge) && self.maxSurge == 0) || (self.capacityStrategy == 'InPlace' && has(self.maxUnavailable) && self.maxUnavailable == 0) || (self.capacityStrategy == 'Recreate' && (has(self.maxSurge) || has(self.maxUnavailable))))").message("spec.rollout: capacityStrategy Surge needs a maxSurge of 1 or more, InPlace a maxUnavailable of 1 or more, and Recreate goes with neither; raise it, or leave it out"))]
 pub struct RolloutPolicy {
     /// How.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,6 +39,14 @@ pub struct RolloutPolicy {
     /// Where the canary's pods find room; status.rollout.capacityStrategy is what was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity_strategy: Option<CapacityStrategy>,
+    /// Pods that may run beside the fleet while the operator drives a canary: a number, or a percentage of the fleet, rounded
+    /// up. What they carry bounds the canary's share. 0: never Surge. Default: as many as there is room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<PodCount>,
+    /// Stable pods that may give up their places with `InPlace`: a number, or a percentage of the fleet, rounded down. 0: never
+    /// `InPlace`. Default: as many as the load allows, and at least one where `InPlace` is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<PodCount>,
     /// How long the canary may wait for room, which spec.limits.maxReplicas of the pool sets. Default: 1800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]

@@ -107,7 +107,10 @@ pub struct CanaryCourse {
     /// Since when its share is frozen because its users wait longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_since: Option<Time>,
-    /// Steps back so far for that reason.
+    /// Since when one of its pods looks slow, or its node, and another one is awaited that would tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect_since: Option<Time>,
+    /// Steps back so far for that reason: its users wait longer.
     #[serde(default)]
     pub steps_back: i32,
     /// Findings for which a person has said go on.

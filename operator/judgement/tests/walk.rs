@@ -162,7 +162,8 @@ impl World {
         let age = |since: u64| {
             ((self.now_ms - since) / MINUTE_MS).min(2) + u64::from(self.now_ms - since > 100 * MINUTE_MS)
         };
-        let ages = (age(state.since_ms), state.step_since_ms.map(age), state.hold_since_ms.map(age));
+        let since = [state.step_since_ms, state.hold_since_ms, state.suspect_since_ms];
+        let ages = (age(state.since_ms), since.map(|since| since.map(age)));
         let ended_by = state.verdict.as_ref().map(|found| found.outcome);
         let failed: BTreeSet<(&str, bool)> = state
             .failed

@@ -5,6 +5,7 @@ use judgement::rollout::{
     Action, Command, Facts, KillSwitch, Outcome, Phase, Reason as Finding, State, Verdict,
 };
 
+use super::bounds::Bounds;
 use super::{Scene, find, is_enforced, room};
 use crate::golden::standing::Standing;
 use crate::pod::Reading;
@@ -53,7 +54,7 @@ pub(super) fn facts(
             crds::model::KillSwitch::Rollout => KillSwitch::Rollout,
             crds::model::KillSwitch::Model => KillSwitch::Model,
         },
-        capacity: room::capacity(room::wish(spec), before, scene),
+        capacity: room::capacity(room::wish(spec), before, scene, Bounds::of(spec, scene.fleet)),
         canary_ready: ready,
         canary_pods: u32::try_from(scene.canary_pods).unwrap_or(u32::MAX),
         canary_refusal: refusal(scene, before),

@@ -2,15 +2,17 @@
 //! answer means for the pods of both revisions. Pure.
 //!
 //! In reading order: `declared` (what the spec says of a rollout), `stored` (where it stands, to and from the status),
-//! `facts` (what is true now), `room` (who gets which pods), `former` (whose pods stay after a promotion), and
-//! here the next stand of it.
+//! `facts` (what is true now), `bounds` and `room` (who gets which pods), `hindrance` (why it has less than it should),
+//! `former` (whose pods stay after a promotion), and here the next stand of it.
 //!
 //! A model without pods has nothing to compare with: its rollout waits, and begins anew when the model serves again. A
 //! stable revision that cannot start is nothing to compare with either: then the new one takes over as with `BlueGreen`.
 
+mod bounds;
 mod declared;
 mod facts;
 mod former;
+mod hindrance;
 mod room;
 mod stored;
 
@@ -26,6 +28,7 @@ use crate::pod::Reading;
 use crate::revision::Revision;
 use crate::rollout::{self, ALL, Roles, Standing};
 use crate::trial;
+use bounds::Bounds;
 
 pub use declared::{declared, steps};
 pub use former::Former;
@@ -81,6 +84,8 @@ pub struct Conducted {
     pub stable_pods: i32,
     /// Why there is no room for the target, while there is none.
     pub obstacle: Option<String>,
+    /// Why the target has less than its step says, while it has.
+    pub hindrance: Option<String>,
     /// The revision that it was before, while its pods stay.
     pub former: Option<Former>,
     /// What a return to the revision before takes: 0 while its pods run.
@@ -127,7 +132,8 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
     let acknowledged = status.rollout.as_ref().and_then(|rollout| rollout.acknowledged_action.clone());
     let command = facts::new_command(&model.spec, acknowledged.as_ref());
     let known = before.strategy;
-    let before = room::reconsidered(before, room::wish(&model.spec), scene);
+    let bounds = Bounds::of(&model.spec, scene.fleet);
+    let before = room::reconsidered(before, room::wish(&model.spec), scene, bounds);
     let facts = facts::facts(model, scene, &before, command);
     let declared = declared(&model.spec, before.step);
     let is_asleep = scene.fleet == 0 && before.phase != Phase::RollingBack;
@@ -149,7 +155,10 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
         Some(command) if state.acknowledged > before.acknowledged => Some(command.clone()),
         _ => acknowledged,
     };
-    let (target_pods, stable_pods) = room::pods((&before, &state), &facts.capacity, scene, canary_pods);
+    let (target_pods, stable_pods) =
+        room::pods((&before, &state), &facts.capacity, scene, (canary_pods, bounds));
+    let hindrance =
+        hindrance::hindrance(&state, &declared, &facts.capacity, scene, (bounds, canary_pods, target_pods));
     let failed = stored::failed(status, &state);
     let former = former::former(&model.spec, status, (&before, &state), scene, now_ms);
     let rollback_seconds = match &former {
@@ -163,6 +172,7 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
         target_pods,
         stable_pods,
         obstacle,
+        hindrance,
         former,
         rollback_seconds,
         failed,

@@ -9,6 +9,7 @@
 use crds::model::{CapacityStrategy, InferenceModel, InferenceModelSpec, RolloutStrategy};
 use judgement::rollout::{Capacity, LOAD_MAX, Phase, State, Strategy, choose, in_place_pods};
 
+use super::bounds::Bounds;
 use super::{Scene, find};
 use crate::pod::unplaced;
 use crate::rollout;
@@ -24,13 +25,23 @@ pub(super) fn wish(spec: &InferenceModelSpec) -> CapacityStrategy {
 
 /// What room there is, in the words of the judgement. A strategy that is asked for, or was chosen earlier, is told as
 /// room that leaves no other choice.
-pub(super) fn capacity(wish: CapacityStrategy, before: &State, scene: &Scene<'_>) -> Capacity {
+pub(super) fn capacity(
+    wish: CapacityStrategy,
+    before: &State,
+    scene: &Scene<'_>,
+    bounds: Bounds,
+) -> Capacity {
     let beside = Capacity {
-        spare_pods: room(scene).map(count),
+        spare_pods: bounds.beside(room(scene), running(before, scene)).map(count),
         fleet_pods: count(scene.fleet),
         demand_pods: f64::from(scene.fleet),
         fits_beside: false,
         allows_recreate: false,
+    };
+    let in_place = |held, places| Capacity {
+        spare_pods: Some(0),
+        demand_pods: bounded(demand(scene).min(work_of(scene.fleet - held)), places, scene),
+        ..beside
     };
     let chosen = before.strategy.filter(|_| before.phase.is_running());
     match (chosen, wish) {
@@ -38,14 +49,17 @@ pub(super) fn capacity(wish: CapacityStrategy, before: &State, scene: &Scene<'_>
         (Some(Strategy::InPlace), _) if before.phase == Phase::Promoting => {
             Capacity { spare_pods: Some(0), demand_pods: work_of(scene.fleet - 1), ..beside }
         }
-        (Some(Strategy::InPlace), _) => in_place(beside, held(scene), scene),
+        (Some(Strategy::InPlace), _) => in_place(held(scene), bounds.in_place(held(scene))),
         // The first pod that serves ends the gap; the others follow as those of any stable revision.
         (Some(Strategy::Recreate), _) | (None, CapacityStrategy::Recreate) => {
             Capacity { spare_pods: Some(0), fleet_pods: 1, allows_recreate: true, ..beside }
         }
         (Some(_), _) | (None, CapacityStrategy::Surge) => beside,
-        (None, CapacityStrategy::InPlace) => in_place(beside, 1, scene),
-        (None, CapacityStrategy::Auto) => preferred(Capacity { demand_pods: demand(scene), ..beside }, scene),
+        (None, CapacityStrategy::InPlace) => in_place(1, bounds.in_place(0)),
+        (None, CapacityStrategy::Auto) => {
+            let demand_pods = bounded(demand(scene), bounds.in_place(0), scene);
+            preferred(Capacity { demand_pods, ..beside }, scene)
+        }
     }
 }
 
@@ -56,9 +70,16 @@ fn preferred(beside: Capacity, scene: &Scene<'_>) -> Capacity {
     if is_full { Capacity { spare_pods: Some(0), ..beside } } else { beside }
 }
 
-/// Room for `held` canary pods in the place of stable ones, and for more if the load allows it.
-fn in_place(beside: Capacity, held: i32, scene: &Scene<'_>) -> Capacity {
-    Capacity { spare_pods: Some(0), demand_pods: demand(scene).min(work_of(scene.fleet - held)), ..beside }
+/// The work, or as much as leaves no more than `places` to give up.
+fn bounded(work: f64, places: Option<i32>, scene: &Scene<'_>) -> f64 {
+    places.map_or(work, |places| work.max(work_of(scene.fleet - places)))
+}
+
+/// Canary pods that run beside the fleet. While it is promoted, they take the places of stable ones.
+fn running(before: &State, scene: &Scene<'_>) -> i32 {
+    let is_beside =
+        before.phase.is_running() && !matches!(before.phase, Phase::CapacityCheck | Phase::Promoting);
+    find(scene, scene.target).filter(|_| is_beside).map_or(0, |target| target.replicas_told)
 }
 
 /// Places that the canary has already: taking them back would cost a start.
@@ -79,14 +100,19 @@ fn work_of(pods: i32) -> f64 {
 
 /// A rollout whose canary was to run beside the stable pods, and no node takes any of its pods: they make room instead,
 /// where that is allowed.
-pub(super) fn reconsidered(before: State, wish: CapacityStrategy, scene: &Scene<'_>) -> State {
+pub(super) fn reconsidered(
+    before: State,
+    wish: CapacityStrategy,
+    scene: &Scene<'_>,
+    bounds: Bounds,
+) -> State {
     let is_beside = before.phase == Phase::Loading && before.strategy == Some(Strategy::Surge);
     let has_no_node = is_beside && unplaced(scene.readings) > 0 && room(scene) == Some(0);
     if !has_no_node || wish != CapacityStrategy::Auto {
         return before;
     }
     let undecided = State { strategy: None, ..before.clone() };
-    let strategy = choose(&capacity(wish, &undecided, scene)).or(before.strategy);
+    let strategy = choose(&capacity(wish, &undecided, scene, bounds)).or(before.strategy);
     State { strategy, ..before }
 }
 
@@ -111,6 +137,10 @@ pub(super) fn warning(strategy: Strategy, scene: &Scene<'_>) -> Option<String> {
 /// Why there is no room, and what to do about it.
 pub(super) fn obstacle(model: &InferenceModel, scene: &Scene<'_>) -> String {
     let wish = wish(&model.spec);
+    let bounds = Bounds::of(&model.spec, scene.fleet);
+    if let Some(obstacle) = bounds.forbidden(wish, scene) {
+        return obstacle;
+    }
     if wish == CapacityStrategy::InPlace {
         return "spec.rollout.capacityStrategy is InPlace, and a single pod has no place to give up; raise the number of \
                 pods to 2, or set capacityStrategy to Recreate, which accepts a gap"
@@ -119,6 +149,9 @@ pub(super) fn obstacle(model: &InferenceModel, scene: &Scene<'_>) -> String {
     let cure = match (wish, scene.demand) {
         (_, _) if scene.fleet < 2 => {
             ", or set spec.rollout.capacityStrategy to Recreate, which accepts a gap".to_owned()
+        }
+        (CapacityStrategy::Auto, _) if bounds.unavailable == Some(0) => {
+            ", or raise spec.rollout.maxUnavailable, with which stable pods make room".to_owned()
         }
         (CapacityStrategy::Auto, Some(demand)) => format!(
             "; {demand:.1} pods' worth of work arrives, which leaves none of the {} pods to make room; with \
@@ -144,7 +177,7 @@ pub(super) fn pods(
     (before, state): (&State, &State),
     capacity: &Capacity,
     scene: &Scene<'_>,
-    canary_pods: u32,
+    (canary_pods, bounds): (u32, Bounds),
 ) -> (i32, i32) {
     if state.stable == scene.target {
         return (scene.fleet, scene.fleet);
@@ -156,23 +189,24 @@ pub(super) fn pods(
     match state.strategy {
         Some(Strategy::InPlace) => pods_in_place((before, state), capacity, scene, wanted),
         Some(Strategy::Recreate) => pods_recreated(scene),
-        _ => pods_beside(state, scene, wanted),
+        _ => pods_beside(state, scene, wanted, bounds),
     }
 }
 
 /// Where room is short, stable pods make room for a promoted revision as it grows; and a pod that no node can take is
 /// not taken away, so that it is there when room comes.
-fn pods_beside(state: &State, scene: &Scene<'_>, wanted: i32) -> (i32, i32) {
+fn pods_beside(state: &State, scene: &Scene<'_>, wanted: i32, bounds: Bounds) -> (i32, i32) {
     let (told, ready) =
         find(scene, scene.target).map_or((0, 0), |target| (target.replicas_told, target.ready));
     let stable = find(scene, &state.stable);
     let (stable_told, stable_now) = stable.map_or((0, 0), |stable| (stable.replicas_told, stable.replicas));
     let pending = if unplaced(scene.readings) > 0 { told } else { 0 };
     if state.phase != Phase::Promoting {
-        return (wanted.max(pending), scene.fleet);
+        let allowed = bounds.beside(None, told.max(1));
+        return (wanted.min(allowed.unwrap_or(wanted)).max(pending), scene.fleet);
     }
     let needed = (scene.fleet - ready).max(0);
-    match room(scene).filter(|room| *room < scene.fleet) {
+    match bounds.beside(room(scene), 0).filter(|room| *room < scene.fleet) {
         Some(room) => {
             let target = scene.fleet.min(scene.fleet + room - stable_now).max(ready);
             (target.max(pending).max(1), needed)

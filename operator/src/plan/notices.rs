@@ -44,6 +44,12 @@ fn started(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Opti
         .then(|| notice("RolloutStarted", format!("revision {target} {how} {stable}{end}")))
 }
 
+/// A revision on trial; where the stable pods end first, nothing is on trial.
+fn word(status: &InferenceModelStatus) -> &'static str {
+    let strategy = status.rollout.as_ref().and_then(|rollout| rollout.capacity_strategy);
+    if strategy == Some(ChosenCapacity::Recreate) { "revision" } else { "canary" }
+}
+
 /// Pods of the stable revision end for the canary's: what that means for a way back is told before.
 fn warned(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
     let makes_room = |status: &InferenceModelStatus| {
@@ -53,7 +59,7 @@ fn warned(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Optio
     };
     let (canary, _) = makes_room(status).filter(|now| makes_room(before).as_ref() != Some(now))?;
     let message = &status.rollout.as_ref()?.course.as_ref()?.message;
-    Some(notice("CanaryCapacity", format!("canary {canary}: {message}")))
+    Some(notice("CanaryCapacity", format!("{} {canary}: {message}", word(status))))
 }
 
 fn weighed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
@@ -63,7 +69,7 @@ fn weighed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Opti
     (now != then).then(|| {
         notice(
             "CanaryWeightChanged",
-            format!("canary {canary} gets {} of the keys; it had {}", percent(now), percent(then)),
+            format!("{} {canary} gets {} of the keys; it had {}", word(status), percent(now), percent(then)),
         )
     })
 }
@@ -111,7 +117,7 @@ fn removed(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Opti
     let (canary, stable) = (before.canary_revision.as_ref()?, status.stable_revision.as_ref()?);
     let is_still_there = status.target_revision.as_ref() == Some(canary) || stable == canary;
     (!is_still_there && before.stable_revision.as_ref() == Some(stable))
-        .then(|| notice("CanaryRemoved", format!("canary {canary} is removed; {stable} serves on")))
+        .then(|| notice("CanaryRemoved", format!("{} {canary} is removed; {stable} serves on", word(before))))
 }
 
 /// A person is asked to decide about a canary.
@@ -122,7 +128,7 @@ fn paused(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Optio
     (is_waiting(status) && phase(before) != phase(status)).then(|| Notice {
         is_warning: true,
         reason: "CanaryWaits".to_owned(),
-        message: format!("canary {canary} waits for a person: {}", course.message),
+        message: format!("{} {canary} waits for a person: {}", word(status), course.message),
     })
 }
 

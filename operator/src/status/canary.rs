@@ -70,7 +70,7 @@ fn shared(
 ) -> Progress {
     let percent = percent(situation.roles.weight);
     let (step, steps) = conducted.step().unwrap_or_default();
-    let why = Some(conducted.state.message.as_str()).filter(|why| !why.is_empty());
+    let why = conducted.hindrance.as_deref().or(Some(&conducted.state.message)).filter(|why| !why.is_empty());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     let next = match phase {
         RolloutPhase::Paused | RolloutPhase::Inconclusive => {
@@ -119,13 +119,13 @@ fn ended(situation: &Situation<'_>, phase: Phase, ending: CanaryPhase, why: &str
     }
 }
 
-/// Another canary goes first.
+/// An earlier revision goes first.
 fn leaving(situation: &Situation<'_>, conducted: &Conducted) -> Progress {
     let canary = conducted.state.canary.as_deref().unwrap_or_default();
-    let message = format!("canary {canary} goes first; then revision {} starts", situation.target);
+    let message = format!("revision {canary} goes first; then revision {} starts", situation.target);
     Progress {
         phase: RolloutPhase::RollingBack,
-        summary: "waits for the earlier canary to go".to_owned(),
+        summary: "waits for the earlier revision to go".to_owned(),
         ready: Verdict::no(Reason::RollingBack, keeps_serving(&message, situation.roles.keeper)),
     }
 }

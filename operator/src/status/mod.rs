@@ -8,8 +8,8 @@ mod facts;
 mod progress;
 
 use crds::model::{
-    AnalysisStatus, ColdStart, DrainingPod, FormerRevision, InferenceModel, InferenceModelStatus,
-    RolloutPhase, RolloutStatus, RolloutStrategy, Summary,
+    AnalysisStatus, ChosenCapacity, ColdStart, DrainingPod, FormerRevision, InferenceModel,
+    InferenceModelStatus, RolloutPhase, RolloutStatus, RolloutStrategy, Summary,
 };
 use crds::report::{DrawKind, DrawSums, OpenedModel};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -303,8 +303,11 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
         tell::verdicts(model, status.autoscaling.as_ref(), situation.seen, situation.shortage.as_deref());
     let analysis = status.rollout.as_ref().and_then(|rollout| rollout.analysis.as_ref());
     let is_enforced = conduct::is_enforced(&model.spec);
-    let trial =
-        trial::tell::verdict(status.canary_revision.as_deref(), analysis, situation.trial, is_enforced);
+    // Where the stable pods end first, nothing is compared.
+    let is_recreated = status.rollout.as_ref().and_then(|rollout| rollout.capacity_strategy)
+        == Some(ChosenCapacity::Recreate);
+    let judged = status.canary_revision.as_deref().filter(|_| !is_recreated);
+    let trial = trial::tell::verdict(judged, analysis, situation.trial, is_enforced);
     status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling).chain(trial));
     status
 }
@@ -408,7 +411,9 @@ fn progressing(phase: RolloutPhase, ready: &Verdict) -> Verdict {
         RolloutPhase::Paused | RolloutPhase::Inconclusive => {
             Verdict::yes(Reason::CanaryPaused, "the canary serves its share until a person decides")
         }
-        RolloutPhase::Promoting => Verdict::yes(Reason::CanaryPromoting, "the canary takes all traffic"),
+        RolloutPhase::Promoting => {
+            Verdict::yes(Reason::CanaryPromoting, "the declared revision takes all traffic")
+        }
         RolloutPhase::Suspended => Verdict::no(reason, "nothing is to run"),
         RolloutPhase::Failed => Verdict::no(reason, "the declared revision cannot start; pods keep trying"),
         RolloutPhase::RolledBack | RolloutPhase::Aborted | RolloutPhase::Killed => {

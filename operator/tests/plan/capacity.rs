@@ -233,6 +233,32 @@ fn the_old_revision_comes_back_when_the_new_one_cannot_start() {
 }
 
 #[test]
+fn what_is_not_on_trial_is_not_called_a_canary() {
+    let check = |world: &World| {
+        let conditions = &world.plan.status.conditions;
+        let told = conditions.iter().map(|condition| condition.message.clone());
+        let told = told.chain(world.plan.notices.iter().map(|notice| notice.message.clone()));
+        let course = world.rollout().course.as_ref().map(|course| course.message.clone());
+        let told: Vec<String> = told.chain(course).chain([world.rollout().summary.clone()]).collect();
+        assert!(told.iter().all(|message| !message.to_lowercase().contains("canary")), "{told:#?}");
+        assert!(
+            conditions.iter().all(|condition| condition.type_ != "AnalysisConclusive"),
+            "nothing is compared"
+        );
+    };
+    for failing in [None, Some("ModelInvalid"), Some("SourceUnreachable")] {
+        for mut world in recreates().map(recreated) {
+            world.failing = failing.map(|reason| (world.target(), reason));
+            for turn in 0..120 {
+                // Back in the middle, and on again.
+                world.model.spec.aliases = if turn == 3 { vec!["old".to_owned()] } else { vec![] };
+                check(world.turn(20));
+            }
+        }
+    }
+}
+
+#[test]
 fn nobody_who_waits_is_turned_away_for_what_may_pass() {
     for mut world in recreates().map(recreated) {
         world.failing = Some((world.target(), "SourceUnreachable"));

@@ -391,11 +391,12 @@ fn states() -> impl Strategy<Value = State> {
     let rooms = prop::sample::select(vec![Room::Surge, Room::InPlace, Room::Recreate]);
     let second =
         (0..=10_000_u16, prop::option::of(rooms), 0..4_u32, prop::option::of(time()), 0..3_u8, reasons);
-    let third = (phases, any::<bool>(), prop::collection::vec(failed, 0..3), "[a-z ]{0,8}[a-z]");
+    let text = "[a-z ]{0,8}[a-z]";
+    let third = (phases, any::<bool>(), prop::collection::vec(failed, 0..3), text, prop::option::of(time()));
     (first, second, third).prop_map(|(first, second, third)| {
         let (phase, since_ms, canary, step, step_since_ms) = first;
         let (weight, strategy, extra_pods, hold_since_ms, steps_back, accepted) = second;
-        let (ending, is_underpowered, failed, message) = third;
+        let (ending, is_underpowered, failed, message, suspect_since_ms) = third;
         State {
             phase,
             since_ms,
@@ -407,6 +408,7 @@ fn states() -> impl Strategy<Value = State> {
             strategy,
             extra_pods,
             hold_since_ms,
+            suspect_since_ms,
             steps_back,
             accepted: accepted.into_iter().collect(),
             ending,

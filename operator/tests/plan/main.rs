@@ -2,6 +2,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "samples are written where they are used")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
+mod bounds;
 mod canary;
 mod capacity;
 mod conducting;

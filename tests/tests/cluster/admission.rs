@@ -94,6 +94,33 @@ fn cases() -> Vec<Case> {
             "spec.rollout.analysis: mode Enforce",
         ),
         (
+            "a canary without a place",
+            |spec| spec["rollout"] = json!({"strategy": "Canary", "maxSurge": 0, "maxUnavailable": 0}),
+            "maxSurge and maxUnavailable both 0",
+        ),
+        (
+            "beside the fleet without a pod beside it",
+            |spec| {
+                spec["rollout"] = json!({"strategy": "Canary", "capacityStrategy": "Surge", "maxSurge": 0})
+            },
+            "Surge needs a maxSurge of 1 or more",
+        ),
+        (
+            "less than none beside the fleet",
+            |spec| spec["rollout"] = json!({"strategy": "Canary", "maxSurge": -1}),
+            "maxSurge",
+        ),
+        (
+            "a part of the fleet without a unit",
+            |spec| spec["rollout"] = json!({"strategy": "Canary", "maxSurge": "25"}),
+            "maxSurge",
+        ),
+        (
+            "bounds without a canary",
+            |spec| spec["rollout"] = json!({"maxSurge": "25%"}),
+            "maxSurge, maxUnavailable, capacityDeadlineSeconds",
+        ),
+        (
             "a step that ends before it may",
             |spec| {
                 let step = json!({"weightPercent": 25, "maxDurationSeconds": 60});

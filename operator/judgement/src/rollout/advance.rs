@@ -140,7 +140,7 @@ impl Rollout<'_> {
     fn find_room(&mut self) {
         if let Some(strategy) = choose(&self.facts.capacity) {
             self.state.strategy = Some(strategy);
-            self.enter(Phase::Loading, "canary pods start");
+            self.enter(Phase::Loading, "its pods start");
         } else if self.is_over(self.plan.capacity_deadline_ms) {
             self.go_back(Phase::Aborted, "no room for a canary pod before the capacity deadline");
         } else {
@@ -156,7 +156,7 @@ impl Rollout<'_> {
         } else if is_ready {
             self.enter(Phase::Warmup, "canary pods are ready");
         } else if self.is_over(self.plan.load_deadline_ms) {
-            self.go_back(Phase::Aborted, "canary pods were not ready before the load deadline");
+            self.go_back(Phase::Aborted, "its pods were not ready before the load deadline");
         }
     }
 
@@ -177,10 +177,13 @@ impl Rollout<'_> {
             return;
         };
         let is_accepted = self.state.accepted.contains(&verdict.reason);
+        if verdict.outcome != Outcome::Suspect {
+            self.state.suspect_since_ms = None;
+        }
         match verdict.outcome {
             Outcome::Pause if !is_accepted => self.enter(Phase::Paused, &verdict.sentence),
             Outcome::Inconclusive if !is_accepted => self.inconclusive(&verdict.sentence),
-            Outcome::Suspect => self.state.extra_pods = self.state.extra_pods.max(1),
+            Outcome::Suspect => self.confirm(),
             Outcome::Hold if !is_accepted => self.hold(),
             _ => {
                 self.state.hold_since_ms = None;
@@ -190,16 +193,24 @@ impl Rollout<'_> {
         }
     }
 
-    /// Raises the weight to the step's as soon as the pods for it are ready; the step's time begins then.
+    /// Raises the weight to the step's as soon as the pods for it are ready; the step's time begins then. Where room was
+    /// short, it is raised again when there is more.
     fn raise_weight(&mut self) {
-        if self.state.step_since_ms.is_some() {
-            return;
-        }
         let capacity = &self.facts.capacity;
         let wanted = self.step().weight_basis_points;
         if let Some(weight) = weight_for(self.facts.canary_ready, wanted, capacity, self.strategy()) {
             self.state.weight_basis_points = weight.max(self.state.weight_basis_points);
-            self.state.step_since_ms = Some(self.now_ms);
+            self.state.step_since_ms.get_or_insert(self.now_ms);
+        }
+    }
+
+    /// A lone pod looks slow: another one would tell whether it is its node. Where none comes, the doubt ends with a person.
+    fn confirm(&mut self) {
+        self.state.extra_pods = self.state.extra_pods.max(1);
+        let since = *self.state.suspect_since_ms.get_or_insert(self.now_ms);
+        let limit = self.step().max_duration_ms.max(self.plan.load_deadline_ms);
+        if self.now_ms.saturating_sub(since) >= limit {
+            self.inconclusive("the pod looks slow, or its node, and no other one came that would tell");
         }
     }
 
@@ -263,6 +274,7 @@ impl Rollout<'_> {
 
     /// → `Inconclusive`, next step, or `RollingBack`, as the owner chose
     fn inconclusive(&mut self, why: &str) {
+        self.state.suspect_since_ms = None;
         match self.plan.inconclusive {
             InconclusivePolicy::Pause => self.enter(Phase::Inconclusive, why),
             InconclusivePolicy::Promote => self.next_step(why),
@@ -272,7 +284,7 @@ impl Rollout<'_> {
 
     /// → `Analysing`, `Promoting`
     fn next_step(&mut self, why: &str) {
-        self.state.hold_since_ms = None;
+        (self.state.hold_since_ms, self.state.suspect_since_ms) = (None, None);
         self.state.step += 1;
         if self.is_last_step() {
             self.enter(Phase::Promoting, why);
@@ -323,7 +335,7 @@ impl Rollout<'_> {
     /// All traffic to stable, now. What failed is remembered, or a spec that still asks for it would start it again.
     fn go_back(&mut self, ending: Phase, why: &str) {
         self.state.weight_basis_points = 0;
-        self.state.hold_since_ms = None;
+        (self.state.hold_since_ms, self.state.suspect_since_ms) = (None, None);
         self.state.ending = ending;
         if ending != Phase::Stable
             && let Some(revision) = self.state.canary.clone()

@@ -79,8 +79,8 @@ pub fn canary_pods(weight_basis_points: u16, capacity: &Capacity, strategy: Stra
     wanted.min(room.max(1))
 }
 
-/// The share that `ready` canary pods may carry towards `weight_basis_points`: nothing beyond their part of the fleet
-/// when they took the place of stable pods, and else all of it as soon as those that there is room for are ready.
+/// The share that `ready` canary pods may carry towards `weight_basis_points`, as soon as those that there is room for are
+/// ready: nothing beyond their part of the fleet, which is all of it where room is not short.
 pub fn weight_for(
     ready: u32,
     weight_basis_points: u16,
@@ -92,5 +92,49 @@ pub fn weight_for(
     }
     let fleet = capacity.fleet_pods.max(1);
     let part = u16::try_from((10_000 * ready / fleet).min(10_000)).unwrap_or(10_000);
-    Some(if strategy == Strategy::InPlace { weight_basis_points.min(part) } else { weight_basis_points })
+    Some(match strategy {
+        Strategy::Surge | Strategy::InPlace => weight_basis_points.min(part),
+        Strategy::HotSwap | Strategy::Recreate => weight_basis_points,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_stays_within_what_its_pods_carry() {
+        let check = |spare_pods, fleet_pods, ready, weight, expected| {
+            let demand_pods = f64::from(fleet_pods);
+            let capacity =
+                Capacity { spare_pods, fleet_pods, demand_pods, fits_beside: false, allows_recreate: false };
+            let found = weight_for(ready, weight, &capacity, Strategy::Surge);
+            assert_eq!(found, expected, "{ready} pods for {weight} with room for {spare_pods:?}");
+        };
+        check(None, 10, 3, 2_000, Some(2_000));
+        check(None, 10, 2, 2_000, None);
+        check(Some(1), 10, 1, 500, Some(500));
+        check(Some(1), 10, 1, 5_000, Some(1_000));
+        check(Some(2), 10, 1, 5_000, None);
+        check(Some(1), 1, 1, 5_000, Some(5_000));
+    }
+
+    #[test]
+    fn where_room_is_not_short_a_step_gets_all_of_its_share() {
+        for (fleet_pods, weight) in (1..=60).flat_map(|pods| (1..=100).map(move |step| (pods, step * 100))) {
+            let capacity = Capacity {
+                spare_pods: None,
+                fleet_pods,
+                demand_pods: 1.0,
+                fits_beside: false,
+                allows_recreate: false,
+            };
+            let ready = canary_pods(weight, &capacity, Strategy::Surge);
+            assert_eq!(
+                weight_for(ready, weight, &capacity, Strategy::Surge),
+                Some(weight),
+                "of {fleet_pods}"
+            );
+        }
+    }
 }

@@ -88,6 +88,8 @@ pub struct State {
     pub extra_pods: u32,
     /// Since when the present hold lasts.
     pub hold_since_ms: Option<u64>,
+    /// Since when a lone pod has looked slow.
+    pub suspect_since_ms: Option<u64>,
     /// Steps back so far because users of the canary waited longer.
     pub steps_back: u8,
     /// Reasons for which a person has said go on.
@@ -120,6 +122,7 @@ impl State {
             strategy: None,
             extra_pods: 0,
             hold_since_ms: None,
+            suspect_since_ms: None,
             steps_back: 0,
             accepted: BTreeSet::new(),
             ending: Phase::Stable,
