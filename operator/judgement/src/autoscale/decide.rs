@@ -151,7 +151,14 @@ impl<'a> Look<'a> {
 
     /// Pods for a demand as it is, or as its highest 3 % were.
     fn need(&self, demand: f64) -> u32 {
-        whole((demand.max(self.demand.high) / FULL - ROUND).ceil())
+        pods_for(demand.max(self.demand.high))
+    }
+
+    /// Pods that so short a history justifies to have: for the present demand, and of those that are there what its highest
+    /// 3 % needed. These order nothing: as quiet minutes leave the history, they rise without anybody asking for more.
+    fn cold_need(&self) -> u32 {
+        let present = FULL * self.demand.fast / self.utilization();
+        pods_for(present).max(self.need(present).min(self.replicas))
     }
 
     fn is_idle(&self) -> bool {
@@ -220,9 +227,8 @@ impl<'a> Look<'a> {
         {
             self.meet_ceiling(bounds, &mut choice);
         }
-        let cold = self.need(FULL * self.demand.fast / self.utilization()).min(bounds.high);
         if self.age_ms() < COLD_START_MS {
-            choice.raise(cold, Winner::ColdStart, Limit::ColdStart);
+            choice.raise(self.cold_need().min(bounds.high), Winner::ColdStart, Limit::ColdStart);
         }
         choice.raise(self.cache_need().min(bounds.max), Winner::KvCache, Limit::KvCache);
         choice
@@ -353,6 +359,11 @@ impl Choice {
             self.limits.push(limit);
         }
     }
+}
+
+/// Pods that serve a demand in time.
+fn pods_for(demand: f64) -> u32 {
+    whole((demand / FULL - ROUND).ceil())
 }
 
 /// The count with the lowest total; of equals the smallest.
