@@ -1,9 +1,9 @@
-//! What the nodes have room for: how many more pods of a kind they take, and which resource is short. Pure; what is known
-//! of nodes and pods is kept in `watch`, and read from Kubernetes' objects in `figures`.
+//! What the nodes have room for: how many more pods of a kind they take, and which resource is short. Pure; what is
+//! known of nodes and pods is kept in `watch`, and read from Kubernetes' objects in `figures`.
 //!
-//! It is a preference and never a verdict: the scheduler knows more (volumes, affinities, pods that are about to be placed),
-//! and room that several models see at once is there only once. So what nobody knows, and what turns out otherwise,
-//! sets no bound.
+//! It is a preference and never a verdict: the scheduler knows more (volumes, affinities, pods that are about to be
+//! placed), and room that several models see at once is there only once. So what nobody knows, and what turns out
+//! otherwise, sets no bound.
 
 mod figures;
 mod watch;

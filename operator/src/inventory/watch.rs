@@ -1,8 +1,9 @@
-//! What is known of nodes and pods, kept up to date by two watches. Of an object only its figures stay: below 1 KiB for a
-//! pod, so that ten thousand of them take less than 10 MiB.
+//! What is known of nodes and pods, kept up to date by two watches. Of an object only its figures stay: below 1 KiB for
+//! a pod, so that ten thousand of them take less than 10 MiB.
 //!
 //! Watches that are refused or broken are tried again for ever, with pauses of up to half a minute. What they have told
-//! holds on for [`LOST_AFTER`]; after that nobody knows, until they have been well for [`WELL_AFTER`] or tell something new.
+//! holds on for [`LOST_AFTER`]; after that nobody knows, until they have been well for [`WELL_AFTER`] or tell something
+//! new.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +21,8 @@ use super::{Bound, Need, Node, Place, Room, Usage, room, usage};
 const BOUND: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 /// Failures for so long are no hiccup: what was seen before may be wrong by now.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-/// Longer than the pause between two tries and the time until one is given up: without a failure meanwhile a watch is well.
+/// Longer than the pause between two tries and the time until one is given up: without a failure meanwhile a watch is
+/// well.
 const WELL_AFTER: Duration = Duration::from_secs(90);
 
 /// What the nodes have room for. A handle: clones share it. While nobody [watches](Self::watch), everything is unknown.
