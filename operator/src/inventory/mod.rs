@@ -1,14 +1,14 @@
-//! What the nodes have room for: how many more pods of a kind they take, and which resource is short. Pure; what is known
-//! of nodes and pods is kept in `watch`, and read from Kubernetes' objects in `figures`.
+//! What the nodes have room for: how many more pods of a kind they take, and which resource is short. Pure; what is
+//! known of nodes and pods is kept in `watch`, and read from Kubernetes' objects in `figures`.
 //!
-//! It is a preference and never a verdict: the scheduler knows more (volumes, affinities, pods that are about to be placed),
-//! and room that several models see at once is there only once. So what nobody knows, and what turns out otherwise,
-//! sets no bound.
+//! It is a preference and never a verdict: the scheduler knows more (volumes, affinities, pods that are about to be
+//! placed), and room that several models see at once is there only once. So what nobody knows, and what turns out
+//! otherwise, sets no bound.
 
 mod figures;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
@@ -153,7 +153,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// How many more pods with this need the nodes take.
 pub fn room<'seen>(
-    nodes: &HashMap<String, Node>,
+    nodes: &BTreeMap<String, Node>,
     pods: impl Iterator<Item = &'seen Bound>,
     need: &Need,
 ) -> Room {
@@ -167,7 +167,7 @@ pub fn room<'seen>(
 
 /// How much of a resource is taken on the nodes that pods of this kind accept.
 pub fn usage<'seen>(
-    nodes: &HashMap<String, Node>,
+    nodes: &BTreeMap<String, Node>,
     pods: impl Iterator<Item = &'seen Bound>,
     place: &Place,
     resource: &str,
@@ -181,12 +181,12 @@ pub fn usage<'seen>(
 
 /// What is left on each node that pods of this kind accept; less than nothing where somebody has overbooked it.
 fn free<'seen>(
-    nodes: &HashMap<String, Node>,
+    nodes: &BTreeMap<String, Node>,
     pods: impl Iterator<Item = &'seen Bound>,
     place: &Place,
 ) -> Vec<Amounts> {
     let open = nodes.iter().filter(|(_, node)| node.is_for(place));
-    let mut free: HashMap<&str, Amounts> =
+    let mut free: BTreeMap<&str, Amounts> =
         open.map(|(name, node)| (name.as_str(), node.allocatable.clone())).collect();
     for pod in pods {
         let Some(left) = free.get_mut(pod.node.as_str()) else { continue };

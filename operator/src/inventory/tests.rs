@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "samples are written where they are used")]
+
 use k8s_openapi::api::core::v1;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -47,12 +49,12 @@ fn bound(node: &str, requests: Value) -> Bound {
     Bound::of(&pod).unwrap()
 }
 
-fn nodes(all: Vec<Node>) -> HashMap<String, Node> {
+fn nodes(all: Vec<Node>) -> BTreeMap<String, Node> {
     all.into_iter().enumerate().map(|(number, node)| (format!("n{number}"), node)).collect()
 }
 
 #[track_caller]
-fn check(nodes: &HashMap<String, Node>, pods: &[Bound], need: &v1::PodSpec, expected: u32) -> Room {
+fn check(nodes: &BTreeMap<String, Node>, pods: &[Bound], need: &v1::PodSpec, expected: u32) -> Room {
     let found = room(nodes, pods.iter(), &Need::of(need));
     assert_eq!(found.pods(), Some(expected));
     found
@@ -153,7 +155,7 @@ fn what_is_short_is_named_with_the_nodes_and_how_much_more_is_needed() {
     let mut other = l40s(json!({}));
     other.node_selector = Some([("accelerator".to_owned(), "h100".to_owned())].into());
     says(&other, &[], "no node with accelerator=h100 is ready and takes the pods");
-    let nowhere = room(&HashMap::new(), [].into_iter(), &Need::of(&asking(json!({}))));
+    let nowhere = room(&BTreeMap::new(), [].into_iter(), &Need::of(&asking(json!({}))));
     assert_eq!(nowhere.shortage().unwrap().sentence(1), "no node is ready and takes the pods");
 }
 

@@ -1,10 +1,11 @@
-//! What is known of nodes and pods, kept up to date by two watches. Of an object only its figures stay: below 1 KiB for a
-//! pod, so that ten thousand of them take less than 10 MiB.
+//! What is known of nodes and pods, kept up to date by two watches. Of an object only its figures stay: below 1 KiB for
+//! a pod, so that ten thousand of them take less than 10 MiB.
 //!
 //! Watches that are refused or broken are tried again for ever, with pauses of up to half a minute. What they have told
-//! holds on for [`LOST_AFTER`]; after that nobody knows, until they have been well for [`WELL_AFTER`] or tell something new.
+//! holds on for [`LOST_AFTER`]; after that nobody knows, until they have been well for [`WELL_AFTER`] or tell something
+//! new.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use super::{Bound, Need, Node, Place, Room, Usage, room, usage};
 const BOUND: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 /// Failures for so long are no hiccup: what was seen before may be wrong by now.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-/// Longer than the pause between two tries and the time until one is given up: without a failure meanwhile a watch is well.
+/// Longer than the pause between two tries and the time until one is given up: without a failure meanwhile a watch is
+/// well.
 const WELL_AFTER: Duration = Duration::from_secs(90);
 
 /// What the nodes have room for. A handle: clones share it. While nobody [watches](Self::watch), everything is unknown.
@@ -35,9 +37,9 @@ struct Seen {
 
 /// What one watch has told, by name or UID.
 struct Feed<V> {
-    known: HashMap<String, V>,
+    known: BTreeMap<String, V>,
     /// What a list in progress has told so far; it replaces all that is known when it is whole.
-    listed: HashMap<String, V>,
+    listed: BTreeMap<String, V>,
     is_whole: bool,
     failing: Option<Failing>,
 }
@@ -51,7 +53,7 @@ struct Failing {
 
 impl<V> Default for Feed<V> {
     fn default() -> Self {
-        Self { known: HashMap::new(), listed: HashMap::new(), is_whole: false, failing: None }
+        Self { known: BTreeMap::new(), listed: BTreeMap::new(), is_whole: false, failing: None }
     }
 }
 
@@ -79,7 +81,7 @@ impl<V> Feed<V> {
     }
 
     /// All that is known, unless nobody can rely on it.
-    fn known(&self, now: Instant) -> Option<&HashMap<String, V>> {
+    fn known(&self, now: Instant) -> Option<&BTreeMap<String, V>> {
         let is_lost = self.failing.is_some_and(|Failing { since, last }| {
             last.duration_since(since) >= LOST_AFTER && now.duration_since(last) < WELL_AFTER
         });
@@ -87,7 +89,7 @@ impl<V> Feed<V> {
     }
 }
 
-fn put<V>(map: &mut HashMap<String, V>, (key, value): (String, Option<V>)) {
+fn put<V>(map: &mut BTreeMap<String, V>, (key, value): (String, Option<V>)) {
     match value {
         Some(value) => map.insert(key, value),
         None => map.remove(&key),
@@ -120,7 +122,7 @@ impl Inventory {
 
     /// How many more pods with this need the nodes take.
     pub fn room(&self, need: &Need) -> Room {
-        let room = |nodes: &_, pods: &HashMap<_, _>| room(nodes, pods.values(), need);
+        let room = |nodes: &_, pods: &BTreeMap<_, _>| room(nodes, pods.values(), need);
         self.look(room).unwrap_or_default()
     }
 
@@ -129,7 +131,7 @@ impl Inventory {
         self.look(|nodes, pods| usage(nodes, pods.values(), place, resource))
     }
 
-    fn look<T>(&self, at: impl FnOnce(&HashMap<String, Node>, &HashMap<String, Bound>) -> T) -> Option<T> {
+    fn look<T>(&self, at: impl FnOnce(&BTreeMap<String, Node>, &BTreeMap<String, Bound>) -> T) -> Option<T> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         Some(at(seen.nodes.known(now)?, seen.pods.known(now)?))
@@ -170,10 +172,7 @@ mod tests {
     }
 
     fn check(feed: &Feed<Node>, now: Instant, expected: Option<&[&str]>) {
-        let mut names = feed.known(now).map(|known| known.keys().map(String::as_str).collect::<Vec<_>>());
-        if let Some(names) = &mut names {
-            names.sort_unstable();
-        }
+        let names = feed.known(now).map(|known| known.keys().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(names.as_deref(), expected);
     }
 

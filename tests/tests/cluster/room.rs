@@ -104,14 +104,13 @@ fn where_all_devices_are_taken_a_stable_pod_makes_room_at_once_and_no_pod_waits_
     scene.wait("not busy", KNOWN_LIMIT, |model| model["status"]["autoscaling"]["desiredReplicas"] == 1);
 
     scene.apply(&spec(1024));
-    let serving = scene.wait("serving a canary", READY_LIMIT, |model| {
+    scene.wait("serving a canary", READY_LIMIT, |model| {
         let status = &model["status"];
         assert!(status["replicas"].as_i64() <= Some(2), "{status:#}");
         let strategy = status["rollout"]["capacityStrategy"].as_str();
         assert!(matches!(strategy, None | Some("InPlace")), "{status:#}");
         status["rollout"]["weightBasisPoints"].as_i64() > Some(0)
     });
-    println!("{}", serving["status"]["rollout"]["course"]["message"]);
     traffic.after(20).assert_all_answered("beside the canary");
     traffic.stop().assert_all_answered("a canary in the place of a stable pod");
     assert_eq!(unplaced(&scene.model), Vec::<String>::new());
