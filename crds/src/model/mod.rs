@@ -32,7 +32,8 @@ pub use rollout::{
 };
 pub use rollout_status::{
     AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, CanaryCourse, CanaryPhase,
-    ChosenCapacity, ClientFigures, FailedRevision, FormerRevision, RolloutPhase, RolloutStatus, ShadowStatus,
+    ChosenCapacity, ClientFigures, FailedRevision, FormerRevision, PodVariation, RolloutPhase, RolloutStatus,
+    ShadowStatus,
 };
 pub use status::{
     Alarm, AutoscalingStatus, ColdStart, DrainingPod, InferenceModelStatus, ModelFacts, ObjectivesStatus,

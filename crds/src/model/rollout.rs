@@ -203,7 +203,8 @@ pub struct AnalysisPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub min_canary_pods: Option<i32>,
-    /// How much pods of one revision differ in speed, as a standard deviation, until it is measured. Default: 2.
+    /// How much pods of one revision differ in speed, as a standard deviation, until it is measured. Default: what earlier
+    /// rollouts have shown on this kind of node (status.rollout.podVariations), else 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 20))]
     pub pod_variation_percent: Option<i32>,

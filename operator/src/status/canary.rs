@@ -140,7 +140,7 @@ fn waiting(model: &InferenceModel, situation: &Situation<'_>, conducted: &Conduc
             ready: Verdict::no(Reason::RolloutKilled, keeps_serving(message, situation.roles.keeper)),
         };
     }
-    let begins = || format!("the canary of revision {} begins", situation.target);
+    let begins = || format!("the rollout of revision {} begins", situation.target);
     let message = conducted.obstacle.clone().unwrap_or_else(begins);
     Progress {
         phase: RolloutPhase::CapacityCheck,

@@ -229,6 +229,7 @@ fn pending() -> RolloutStatus {
         rollback_seconds: None,
         course: None,
         failed_revisions: Vec::new(),
+        pod_variations: Vec::new(),
         acknowledged_action: None,
     }
 }
@@ -271,6 +272,7 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
                 canary_revision.as_deref(),
                 situation.shadow,
             ),
+            pod_variations: trial::tell::variations(model, canary_revision.as_deref(), situation.trial),
             ..of_canary(model, situation)
         }),
         canary_revision,

@@ -3,14 +3,18 @@
 //! What stable pods' work costs is learned before the canary gets traffic, and from the recent past only: as long as
 //! there is none, a younger evidence grows beside the older one and takes its place.
 
-use crds::model::ClientFigures;
+use crds::model::{ClientFigures, PodVariation};
 use judgement::autoscale::Millis;
-use judgement::rollout::{Analysis, Evidence, Observation, Verdict, judge};
+use judgement::rollout::{Analysis, Evidence, Observation, Verdict, judge, learned};
 
 use super::clients::clients;
+use crate::figures::rounded;
 
 /// What is learned from before the canary's traffic: at least so much, and at most twice as much.
 const LEARN_MS: u64 = 300_000;
+
+/// A kind of nodes with a longer name is not remembered: names are kept in the status.
+const NODE_CLASS_MAX: usize = 256;
 
 /// Who is compared, and by what. Another subject is another analysis.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +23,8 @@ pub(super) struct Subject {
     pub(super) canary: Option<String>,
     pub(super) node_class: String,
     pub(super) analysis: Analysis,
+    /// How much pods differ by what earlier rollouts have shown, in hundredths of a percent; instead of what the analysis says.
+    pub(super) variation: Option<i64>,
 }
 
 /// One analysis.
@@ -38,15 +44,15 @@ impl Course {
         Self { subject, began: now, slots, evidence, younger: None }
     }
 
-    /// Whether it goes on when the subject is this one now. A first canary finds what was learned; the kind of nodes is
-    /// settled by the first traffic.
+    /// Whether it goes on when the subject is this one now. A first canary finds what was learned; the kind of nodes, and
+    /// what is known of it, is settled by the first traffic.
     pub(super) fn goes_on(&mut self, now: &Subject) -> bool {
         let has_traffic = self.evidence.exposed_ms().is_some();
         let before = &self.subject;
         let is_first = before.canary.is_none() && !has_traffic;
         let is_same = before.stable == now.stable
             && (before.canary == now.canary || is_first)
-            && (before.node_class == now.node_class || has_traffic)
+            && (has_traffic || (&before.node_class, before.variation) == (&now.node_class, now.variation))
             && before.analysis == now.analysis;
         if is_same {
             self.subject.canary.clone_from(&now.canary);
@@ -83,6 +89,20 @@ impl Course {
         step.map(|step| clients(step, self.subject.analysis.tolerances)).unwrap_or_default()
     }
 
+    /// What it teaches the next one; nothing before two stable pods were compared.
+    pub(super) fn learned(&self) -> Option<PodVariation> {
+        let found = learned(&self.evidence)?;
+        let node_class = self.subject.node_class.clone();
+        (node_class.len() <= NODE_CLASS_MAX)
+            .then(|| PodVariation { node_class, basis_points: rounded(found.pod_sd * 10_000.0) })
+    }
+
+    /// By what the evidence is judged.
+    #[cfg(test)]
+    pub(super) fn analysis(&self) -> &Analysis {
+        self.evidence.analysis()
+    }
+
     /// Since when the present evidence has been gathered.
     #[cfg(test)]
     pub(super) fn age_ms(&self, now: Millis) -> u64 {
@@ -104,6 +124,7 @@ impl Course {
 }
 
 fn evidence(subject: &Subject, slots: u16) -> Evidence {
-    let analysis = Analysis { stable_slots: slots, ..subject.analysis.clone() };
+    let pod_sd = subject.variation.map_or(subject.analysis.pod_sd, |variation| variation as f64 / 10_000.0);
+    let analysis = Analysis { stable_slots: slots, pod_sd, ..subject.analysis.clone() };
     Evidence::new(analysis, &subject.node_class)
 }

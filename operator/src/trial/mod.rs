@@ -2,7 +2,8 @@
 //!
 //! The leader's reconcile says where a model stands, and reports of models that nobody has asked about are not kept. Who
 //! does not lead watches models and pods itself (`standby`) and hears the same reports, so that it has the same evidence
-//! when it takes over. An operator that was alone begins anew; until it has a verdict the last one stays in the status.
+//! when it takes over. An operator that was alone begins anew; until it has a verdict the last one stays in the status. How
+//! much pods differ, finished rollouts have written into the status: every operator begins with it.
 //!
 //! In reading order: `heard` (from reports to what is new in them), `course` (the evidence of one canary), `tell` (the
 //! verdict for people), `clients` (what clients notice), `shadow` (copies of requests), `standby`, and here where a model
@@ -21,7 +22,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crds::model::{
-    AnalysisMethod, AnalysisPolicy, InferenceModel, InferenceModelSpec, JudgedMetric, RolloutStrategy,
+    AnalysisMethod, AnalysisPolicy, InferenceModel, InferenceModelSpec, JudgedMetric, PodVariation,
+    RolloutStrategy,
 };
 use crds::report::{GatewayModel, GatewayReport, Report};
 use crds::split::BUCKETS;
@@ -56,6 +58,10 @@ const STANDING_MS_MAX: u64 = 120_000;
 const SETTLE_MS: u64 = 5_000;
 /// Models that are judged; of more, the one that was longest not spoken of makes room. Each takes some 100 KiB.
 const MODELS_MAX: usize = 1_000;
+/// Pods that differ by less, or by more, are not believed in: 0.5% is what identical boards show, 20% the most that a spec
+/// can say.
+const VARIATION_MIN: i64 = 50;
+const VARIATION_MAX: i64 = 2_000;
 /// Slots of a stable pod that has not been heard of.
 const SLOTS: u16 = 8;
 
@@ -72,6 +78,8 @@ pub struct Standing {
     pub step_ends: Option<Millis>,
     /// By what it is judged.
     pub analysis: Analysis,
+    /// How much pods differ by what earlier rollouts have shown; nothing if the spec says it.
+    pub variations: Vec<PodVariation>,
     /// Ready pods of both, by UID.
     pub pods: BTreeMap<String, ReadyPod>,
 }
@@ -197,10 +205,21 @@ pub fn standing<'pods>(
         weight_basis_points: weight.unwrap_or(0),
         step_ends: step_ends(model, now, now_ms),
         analysis: analysis(&model.spec),
+        variations: variations(model),
         pods: pods.collect(),
         stable,
         canary,
     })
+}
+
+/// What earlier rollouts have shown, unless the spec knows better.
+fn variations(model: &InferenceModel) -> Vec<PodVariation> {
+    let analysis = model.spec.rollout.as_ref().and_then(|rollout| rollout.analysis.as_ref());
+    let is_declared = analysis.is_some_and(|analysis| analysis.pod_variation_percent.is_some());
+    let status = model.status.as_ref().filter(|_| !is_declared);
+    let known =
+        status.and_then(|status| status.rollout.as_ref()).map(|rollout| rollout.pod_variations.clone());
+    known.unwrap_or_default()
 }
 
 /// When the step is over at the latest that the operator has a canary at.
@@ -294,7 +313,7 @@ impl Trial {
     /// Who is compared now; nobody while no pod is ready. The canary's kind of nodes counts, and that of most stable pods
     /// as long as it has none.
     fn subject(&self) -> Option<Subject> {
-        let Standing { stable, canary, analysis, pods, .. } = &self.standing;
+        let Standing { stable, canary, analysis, variations, pods, .. } = &self.standing;
         let class_of = |revision: &str| {
             let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
             for pod in pods.values().filter(|pod| pod.revision == revision) {
@@ -303,9 +322,11 @@ impl Trial {
             classes.into_iter().max_by_key(|(_, count)| *count).map(|(class, _)| class.to_owned())
         };
         let node_class = canary.as_deref().and_then(class_of).or_else(|| class_of(stable))?;
+        let known = variations.iter().find(|known| known.node_class == node_class);
         Some(Subject {
             stable: stable.clone(),
             canary: canary.clone(),
+            variation: known.map(|known| known.basis_points.clamp(VARIATION_MIN, VARIATION_MAX)),
             node_class,
             analysis: analysis.clone(),
         })
@@ -427,7 +448,8 @@ impl Trials {
             let verdict = trial.verdict.clone()?;
             let age_ms = now.since(trial.found);
             let clients = trial.course.as_ref().map(Course::clients).unwrap_or_default();
-            Some(Seen { canary: trial.standing.canary.clone()?, verdict, clients, age_ms })
+            let learned = trial.course.as_ref().and_then(Course::learned);
+            Some(Seen { canary: trial.standing.canary.clone()?, verdict, clients, learned, age_ms })
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crds::model::{
     AnalysisMetric, AnalysisOutcome, AnalysisStanding, AnalysisStatus, ClientFigures, InferenceModel,
-    InferenceModelStatus,
+    InferenceModelStatus, PodVariation,
 };
 use judgement::rollout::{self, Metric, MetricVerdict, Outcome, Verdict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,6 +15,9 @@ use crate::status;
 /// It is known whether the canary is well.
 pub const ANALYSIS_CONCLUSIVE: &str = "AnalysisConclusive";
 
+/// Kinds of nodes that are remembered: more than one model is likely to run on.
+const VARIATIONS_MAX: usize = 8;
+
 /// The last verdict, and on whom.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
@@ -24,6 +27,8 @@ pub struct Seen {
     pub verdict: Verdict,
     /// What clients of both revisions notice in the present step.
     pub clients: Vec<ClientFigures>,
+    /// What it teaches the next rollout, so far.
+    pub learned: Option<PodVariation>,
     /// For how long the outcome has been this one, in milliseconds.
     pub age_ms: u64,
 }
@@ -47,6 +52,21 @@ pub fn status(
         before.filter(|before| before.outcome == outcome).map_or_else(found, |before| before.since.clone());
     let status = analysis(seen, outcome, since);
     Some(before.filter(|before| is_same(before, &status)).cloned().unwrap_or(status))
+}
+
+/// What is known of each kind of node, now that `canary` is on trial, or nobody is: one that was, and was compared, has
+/// taught something, however its rollout ended.
+pub fn variations(model: &InferenceModel, canary: Option<&str>, seen: Option<&Seen>) -> Vec<PodVariation> {
+    let Some(before) = &model.status else { return Vec::new() };
+    let known = before.rollout.as_ref().map(|rollout| rollout.pod_variations.clone()).unwrap_or_default();
+    let gone = before.canary_revision.as_deref().filter(|gone| Some(*gone) != canary);
+    let learned =
+        seen.filter(|seen| Some(seen.canary.as_str()) == gone).and_then(|seen| seen.learned.clone());
+    let Some(learned) = learned else { return known };
+    let mut others: Vec<_> =
+        known.into_iter().filter(|known| known.node_class != learned.node_class).collect();
+    others.drain(..(others.len() + 1).saturating_sub(VARIATIONS_MAX));
+    others.into_iter().chain([learned]).collect()
 }
 
 /// What `status` says of `canary`.

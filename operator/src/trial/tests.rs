@@ -1,4 +1,4 @@
-use crds::model::ComparedMetric;
+use crds::model::{ComparedMetric, PodVariation};
 use crds::report::{
     self, ArmCounts as Arms, DecodeWork, GatewayModel, Load, Phase, RequestWork, ShadowCounts, Work,
 };
@@ -79,6 +79,7 @@ fn standing(weight_basis_points: u16) -> Standing {
         weight_basis_points,
         step_ends: None,
         analysis: Analysis::default(),
+        variations: Vec::new(),
         pods: pods.map(|(uid, revision)| (uid.to_owned(), ready(revision))).into(),
     }
 }
@@ -199,6 +200,39 @@ fn a_canary_that_is_slower_is_found() {
 }
 
 #[test]
+fn what_a_rollout_has_shown_of_pods_is_what_the_next_one_begins_with() {
+    let begins_with = |trials: &Trials| {
+        trials.with(|models| models[&key()].course.as_ref().map(|course| course.analysis().pod_sd)).unwrap()
+    };
+    let trials = Trials::default();
+    let seen = trial(&trials, 20_000).unwrap();
+    assert_eq!(begins_with(&trials), 0.02, "nothing was known");
+    let learned = seen.learned.unwrap();
+    assert_eq!(learned.node_class, "");
+    assert!((50..200).contains(&learned.basis_points), "pods differ by 1 %: {learned:?}");
+
+    let restarted = Trials::default();
+    let of_others = PodVariation { node_class: "gpu=other".into(), basis_points: 900 };
+    let usual = Standing { variations: vec![of_others, learned.clone()], ..standing(0) };
+    let again = trial_of(&restarted, 20_000, &usual, |_| {}).unwrap();
+    assert_eq!(begins_with(&restarted), learned.basis_points as f64 / 10_000.0);
+    assert!(again.learned.unwrap().basis_points <= learned.basis_points, "each rollout makes it surer");
+
+    let now = START + 810_000;
+    restarted.look(key(), standing(5_000), now);
+    restarted.turn(now);
+    assert_eq!(
+        begins_with(&restarted),
+        learned.basis_points as f64 / 10_000.0,
+        "nothing changes in the middle"
+    );
+    let absurd = PodVariation { node_class: String::new(), basis_points: 0 };
+    let (trusting, usual) = (Trials::default(), Standing { variations: vec![absurd], ..standing(0) });
+    trial_of(&trusting, 20_000, &usual, |_| {});
+    assert_eq!(begins_with(&trusting), 0.005);
+}
+
+#[test]
 fn another_outcome_wakes_its_model_once() {
     let trials = Trials::default();
     trial(&trials, 26_000);
@@ -239,6 +273,7 @@ fn what_stable_pods_cost_is_learned_before_there_is_a_canary_and_from_the_recent
         stable: "tiny-a".into(),
         canary: canary.map(str::to_owned),
         node_class: String::new(),
+        variation: None,
         analysis: Analysis::default(),
     };
     let mut course = Course::new(subject(None), 4, START);

@@ -1,15 +1,19 @@
 //! What is said of a canary that has been judged, and where its reports belong.
 
-use crds::model::{AnalysisOutcome, AnalysisStanding, AnalysisStatus};
+use crds::model::{
+    AnalysisOutcome, AnalysisStanding, AnalysisStatus, InferenceModel, PodVariation, RolloutPhase,
+    RolloutStatus,
+};
 use judgement::autoscale::Millis;
 use judgement::rollout::{Method, Metric, MetricVerdict, Outcome, Reason, Standing, Tolerances, Verdict};
 use operator::plan::Plan;
-use operator::trial::tell::Seen;
+use operator::trial::tell::{Seen, variations};
 use operator::trial::{analysis, standing};
 use serde_json::json;
 
 use crate::canary::{both, canary_model, old_revision, split_status};
 use crate::scene::{Scene, condition, model, now, revision, stable_status};
+use crate::world::{World, driven};
 
 fn verdict(outcome: Outcome, reason: Reason, estimate: f64, samples: u64) -> Verdict {
     let metric = |metric| MetricVerdict {
@@ -42,7 +46,8 @@ fn judged(verdict: Option<Verdict>) -> Scene {
     let model = canary_model(50);
     let canary = revision(&model);
     let mut scene = both(model, split_status(&canary, 5_000));
-    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict, clients: vec![], age_ms: 0 });
+    scene.observed.trial =
+        verdict.map(|verdict| Seen { canary, verdict, clients: vec![], learned: None, age_ms: 0 });
     scene
 }
 
@@ -54,7 +59,8 @@ fn told(plan: &Plan) -> Option<&AnalysisStatus> {
 fn next(mut scene: Scene, plan: &Plan, verdict: Option<Verdict>) -> Scene {
     let canary = plan.status.canary_revision.clone().unwrap();
     scene.model.status = Some(plan.status.clone());
-    scene.observed.trial = verdict.map(|verdict| Seen { canary, verdict, clients: vec![], age_ms: 0 });
+    scene.observed.trial =
+        verdict.map(|verdict| Seen { canary, verdict, clients: vec![], learned: None, age_ms: 0 });
     scene
 }
 
@@ -148,6 +154,7 @@ fn the_last_word_stays_while_a_new_operator_knows_nothing_and_ends_with_the_cana
         canary: "tiny-other".into(),
         verdict: verdict(Outcome::Pass, Reason::Watching, 0.0, 1),
         clients: vec![],
+        learned: None,
         age_ms: 0,
     });
     assert_eq!(told(&other.plan()), None);
@@ -184,6 +191,55 @@ fn where_a_model_stands_is_read_from_its_status_and_pods() {
         None,
         "BlueGreen has no canary"
     );
+}
+
+#[test]
+fn what_a_rollout_has_shown_of_pods_is_kept_and_read_back() {
+    let learned =
+        |node_class: &str, basis_points| PodVariation { node_class: node_class.into(), basis_points };
+    for (outcome, ending) in
+        [(Outcome::Pass, RolloutPhase::Stable), (Outcome::Rollback, RolloutPhase::RolledBack)]
+    {
+        let mut world = World::new(driven(2, json!({})));
+        world.until(RolloutPhase::Analysing);
+        (world.verdict, world.learned) = (Some(outcome), Some(learned("gpu=a", 130)));
+        world.turn(2);
+        assert_eq!(world.rollout().pod_variations, [], "it is not over");
+        world.until(ending);
+        assert_eq!(world.rollout().pod_variations, [learned("gpu=a", 130)]);
+        world.turn(2).turn(600);
+        assert_eq!(world.rollout().pod_variations, [learned("gpu=a", 130)], "and stays");
+        let at = |world: &World| standing(&world.model, std::iter::empty(), now(), Millis(50_000)).unwrap();
+        assert_eq!(
+            at(&world).variations,
+            [learned("gpu=a", 130)],
+            "also to an operator that has just started"
+        );
+        world.model.spec.rollout.as_mut().unwrap().analysis =
+            serde_json::from_value(json!({"podVariationPercent": 1})).unwrap();
+        assert_eq!(at(&world).variations, [], "the spec knows better");
+    }
+}
+
+#[test]
+fn the_latest_kinds_of_nodes_are_remembered() {
+    let mut model = canary_model(50);
+    let learned = |node_class: String, basis_points| PodVariation { node_class, basis_points };
+    let known = (0..8).map(|number| learned(format!("gpu={number}"), number)).collect();
+    let rollout = json!({"phase": "Canary", "summary": ""});
+    let rollout = RolloutStatus { pod_variations: known, ..serde_json::from_value(rollout).unwrap() };
+    let status = model.status.get_or_insert_default();
+    (status.canary_revision, status.rollout) = (Some("tiny-b".into()), Some(rollout));
+    let told = |model: &InferenceModel, node_class: &str| {
+        let verdict = verdict(Outcome::Pass, Reason::WithinTolerance, 0.0, 10);
+        let learned = Some(learned(node_class.to_owned(), 99));
+        let seen = Seen { canary: "tiny-b".into(), verdict, clients: vec![], learned, age_ms: 0 };
+        let found = variations(model, None, Some(&seen));
+        (found.len(), found[0].node_class.clone(), found.last().unwrap().basis_points)
+    };
+    assert_eq!(told(&model, "gpu=new"), (8, "gpu=1".to_owned(), 99));
+    assert_eq!(told(&model, "gpu=0"), (8, "gpu=1".to_owned(), 99));
+    assert_eq!(told(&model, "gpu=3"), (8, "gpu=0".to_owned(), 99));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::model::{CanaryCourse, InferenceModel, RolloutPhase, RolloutStatus};
+use crds::model::{CanaryCourse, InferenceModel, PodVariation, RolloutPhase, RolloutStatus};
 use judgement::rollout::{Outcome, Reason, Verdict};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// The revision whose pods do not start, and what they say.
     pub(crate) failing: Option<(String, &'static str)>,
     pub(crate) verdict: Option<Outcome>,
+    /// What the canary's evidence teaches.
+    pub(crate) learned: Option<PodVariation>,
     pub(crate) pool: Value,
     /// What other models of the pool ask for.
     pub(crate) others: Vec<Claim>,
@@ -63,6 +65,7 @@ impl World {
             told,
             failing: None,
             verdict: None,
+            learned: None,
             pool: json!({}),
             others: Vec::new(),
             room: Room::Unknown,
@@ -128,8 +131,13 @@ impl World {
         }
         let canary = self.model.status.as_ref().and_then(|status| status.canary_revision.clone());
         let verdict = self.verdict.map(verdict);
-        found.observed.trial =
-            canary.zip(verdict).map(|(canary, verdict)| Seen { canary, verdict, clients: vec![], age_ms: 0 });
+        found.observed.trial = canary.zip(verdict).map(|(canary, verdict)| Seen {
+            canary,
+            verdict,
+            clients: vec![],
+            learned: self.learned.clone(),
+            age_ms: 0,
+        });
         found
     }
 
