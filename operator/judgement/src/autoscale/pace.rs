@@ -1,4 +1,5 @@
-//! How fast pods may be taken away, and how small a rise is not made: what a HorizontalPodAutoscaler calls behavior.
+//! How fast pods may be taken away, and how small a rise is not made: what a
+//! `HorizontalPodAutoscaler` calls behavior.
 
 use serde::{Deserialize, Serialize};
 
