@@ -6,6 +6,7 @@ use judgement::rollout::{Metric, Part};
 use proptest::prelude::*;
 
 use super::*;
+use crate::figures::rounded;
 
 const START: Millis = Millis(10_000_000);
 
@@ -202,11 +203,12 @@ fn a_canary_that_is_slower_is_found() {
 #[test]
 fn what_a_rollout_has_shown_of_pods_is_what_the_next_one_begins_with() {
     let begins_with = |trials: &Trials| {
-        trials.with(|models| models[&key()].course.as_ref().map(|course| course.analysis().pod_sd)).unwrap()
+        let pod_sd = |course: &Course| rounded(course.analysis().pod_sd * 10_000.0);
+        trials.with(|models| models[&key()].course.as_ref().map(pod_sd)).unwrap()
     };
     let trials = Trials::default();
     let seen = trial(&trials, 20_000).unwrap();
-    assert_eq!(begins_with(&trials), 0.02, "nothing was known");
+    assert_eq!(begins_with(&trials), 200, "nothing was known");
     let learned = seen.learned.unwrap();
     assert_eq!(learned.node_class, "");
     assert!((50..200).contains(&learned.basis_points), "pods differ by 1 %: {learned:?}");
@@ -215,21 +217,17 @@ fn what_a_rollout_has_shown_of_pods_is_what_the_next_one_begins_with() {
     let of_others = PodVariation { node_class: "gpu=other".into(), basis_points: 900 };
     let usual = Standing { variations: vec![of_others, learned.clone()], ..standing(0) };
     let again = trial_of(&restarted, 20_000, &usual, |_| {}).unwrap();
-    assert_eq!(begins_with(&restarted), learned.basis_points as f64 / 10_000.0);
+    assert_eq!(begins_with(&restarted), learned.basis_points);
     assert!(again.learned.unwrap().basis_points <= learned.basis_points, "each rollout makes it surer");
 
     let now = START + 810_000;
     restarted.look(key(), standing(5_000), now);
     restarted.turn(now);
-    assert_eq!(
-        begins_with(&restarted),
-        learned.basis_points as f64 / 10_000.0,
-        "nothing changes in the middle"
-    );
+    assert_eq!(begins_with(&restarted), learned.basis_points, "nothing changes in the middle");
     let absurd = PodVariation { node_class: String::new(), basis_points: 0 };
     let (trusting, usual) = (Trials::default(), Standing { variations: vec![absurd], ..standing(0) });
     trial_of(&trusting, 20_000, &usual, |_| {});
-    assert_eq!(begins_with(&trusting), 0.005);
+    assert_eq!(begins_with(&trusting), 50);
 }
 
 #[test]

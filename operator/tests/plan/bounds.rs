@@ -118,9 +118,9 @@ fn no_more_stable_pods_make_room_than_allowed() {
 // === a lone pod that looks slow ===
 
 /// Worlds with one canary pod and no place for another one, and what is said of it.
-fn alone() -> [(World, &'static str); 3] {
+fn alone() -> Vec<(World, &'static str)> {
     let in_place = || json!({"capacityStrategy": "InPlace"});
-    [
+    vec![
         (bounded(4, json!({"maxSurge": 1}), None), "spec.rollout.maxSurge allows 1"),
         (World::in_pool(driven(3, in_place()), 3, None), "how much work arrives is not known"),
         (World::in_pool(driven(3, in_place()), 3, Some(2.5)), "leaves no further stable pod"),
