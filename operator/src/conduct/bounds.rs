@@ -35,6 +35,7 @@ impl Bounds {
     pub(super) fn in_place(self, running: i32) -> Option<i32> {
         self.unavailable.map(|unavailable| unavailable.max(running))
     }
+
     /// Why the spec itself leaves a canary no place, if it does.
     pub(super) fn forbidden(self, wish: CapacityStrategy, scene: &Scene<'_>) -> Option<String> {
         let fleet = scene.fleet;

@@ -139,29 +139,33 @@ fn shrinking(policy: Policy, pods: u32, looks: u64) -> (Vec<u32>, Decision) {
     (seen, last.unwrap())
 }
 
-fn rule(portion: Portion, period_seconds: u32) -> Option<Rule> {
-    Some(Rule { portion, period_seconds })
+/// At most four rules.
+fn rules(some: &[(Portion, u32)]) -> [Option<Rule>; 4] {
+    let mut rules = [None; 4];
+    for (rule, (portion, period_seconds)) in rules.iter_mut().zip(some) {
+        *rule = Some(Rule { portion: *portion, period_seconds: *period_seconds });
+    }
+    rules
 }
 
 #[test]
 fn rules_say_how_many_pods_go_in_a_period() {
     let policy = |scale_down| Policy { scale_down, ..Policy::between(1, 24) };
-    let one = rule(Portion::Pods(1), 12);
-    let half = rule(Portion::Percent(50), 20);
+    let (one, half) = ((Portion::Pods(1), 12), (Portion::Percent(50), 20));
     let check = |scale_down, expected: &[u32]| {
         let (seen, last) = shrinking(policy(scale_down), 9, expected.len() as u64);
         assert_eq!(seen, expected, "{}", last.sentence);
     };
     check(ScaleDown::Usual, &[6, 6, 6, 6, 4, 4]);
-    check(ScaleDown::Least([one, None, None, None]), &[8, 8, 8, 7, 7, 7, 6]);
-    check(ScaleDown::Most([one, half, None, None]), &[4, 4, 4, 3, 3, 2, 2]);
-    check(ScaleDown::Least([one, half, None, None]), &[8, 8, 8, 7, 7, 7, 6]);
+    check(ScaleDown::Least(rules(&[one])), &[8, 8, 8, 7, 7, 7, 6]);
+    check(ScaleDown::Most(rules(&[one, half])), &[4, 4, 4, 3, 3, 2, 2]);
+    check(ScaleDown::Least(rules(&[one, half])), &[8, 8, 8, 7, 7, 7, 6]);
     check(ScaleDown::Never, &[9, 9]);
 }
 
 #[test]
 fn what_the_rules_hold_is_told_and_until_when() {
-    let one = ScaleDown::Least([rule(Portion::Pods(1), 60), None, None, None]);
+    let one = ScaleDown::Least(rules(&[(Portion::Pods(1), 60)]));
     let (_, held) = shrinking(Policy { scale_down: one, ..Policy::between(1, 24) }, 9, 3);
     assert_eq!((held.desired, held.winner), (8, Winner::Hold));
     assert!(held.limits.contains(&Limit::ScaleDownRules));
