@@ -277,9 +277,9 @@ fn goals_change_what_is_late_and_how_full_a_pod_is_planned() {
     assert_eq!((reckoned(&guessed), guessed.aims.inter_token.unwrap().least_us), ((200, 4, 4), None));
     // A prompt of 100 tokens takes 50 ms, and a step of `b` requests (1 + b/10)/1.2 · 20 ms.
     loads.hear_pod(&pod("p1", Phase::Serving, 100, 0), START + 2_000);
-    assert_eq!(reckoned(&look(600, 21, START + 3_000)), (200, 2, 4), "another goal is another decision");
-    assert_eq!(reckoned(&look(600, 200, START + 8_000)), (200, 4, 4));
-    let out = look(49, 18, START + 13_000);
+    assert_eq!(reckoned(&look(600, 21, START + 6_000)), (200, 2, 4));
+    assert_eq!(reckoned(&look(600, 200, START + 11_000)), (200, 4, 4));
+    let out = look(49, 18, START + 16_000);
     assert_eq!(reckoned(&out), (700, 4, 4), "what cannot be met is not pursued");
     assert!(
         out.aims.first_token.unwrap().is_out_of_reach() && out.aims.inter_token.unwrap().is_out_of_reach()
