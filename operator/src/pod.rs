@@ -373,6 +373,19 @@ pub fn condition<'pod>(pod: &'pod Pod, type_: &str) -> Option<&'pod PodCondition
     pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == type_)
 }
 
+/// A kind of nodes with a longer name is not remembered: names are kept in the status.
+pub const NODE_CLASS_MAX: usize = 256;
+
+/// Its kind of node, as far as its spec says it: the node selector of a pod and the devices that it asks for.
+pub fn node_class(pod: &Pod) -> String {
+    let Some(spec) = &pod.spec else { return String::new() };
+    let selector = spec.node_selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    let limits = spec.containers.iter().filter_map(|container| container.resources.as_ref()?.limits.as_ref());
+    let devices = limits.flatten().filter(|(name, _)| name.contains('/'));
+    let devices = devices.map(|(name, count)| format!("{name}:{}", count.0));
+    selector.chain(devices).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 #[expect(clippy::needless_pass_by_value, reason = "samples are written where they are used")]
 mod tests {

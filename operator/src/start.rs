@@ -1,22 +1,29 @@
 //! How long pods take to start: measured on those that have, remembered in the status, and expected of those that
 //! are on their way. Pure.
 
-use crds::model::{ColdStart, StartSeconds};
+use crds::model::{ColdStart, StartSeconds, StartsOfKind};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use crate::objects::{FETCH_CONTAINER, SERVE_CONTAINER};
+use crate::objects::{FETCH_CONTAINER, REVISION_LABEL, SERVE_CONTAINER};
 use crate::pod::{self, Reading, Stage};
 
 /// Starts that are remembered: enough for a percentile, few enough that an old cluster's habits are forgotten.
 const RECENT_MAX: usize = 10;
+
+/// Revisions and kinds of nodes of which they are remembered: the serving one, the next, and those one may go back to.
+const KINDS_MAX: usize = 8;
 
 /// A finished start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// Name of the pod.
     pub pod: String,
+    /// Its revision.
+    pub revision: String,
+    /// Its kind of node.
+    pub node_class: String,
     /// When it became ready.
     pub ready_at: Timestamp,
     /// Its parts; none when the pod's containers have restarted, since the times then are not those of its start.
@@ -27,7 +34,13 @@ pub struct Start {
 pub fn measure(pod: &Pod) -> Option<Start> {
     let ready = pod::condition(pod, "Ready").filter(|_| pod::is_ready(pod))?;
     let ready_at = ready.last_transition_time.as_ref()?.0;
-    Some(Start { pod: pod.name_any(), ready_at, seconds: parts(pod, ready_at) })
+    Some(Start {
+        pod: pod.name_any(),
+        revision: pod.labels().get(REVISION_LABEL).cloned().unwrap_or_default(),
+        node_class: pod::node_class(pod),
+        ready_at,
+        seconds: parts(pod, ready_at),
+    })
 }
 
 fn parts(pod: &Pod, ready_at: Timestamp) -> Option<StartSeconds> {
@@ -65,11 +78,10 @@ pub fn remember(before: Option<ColdStart>, starts: &[Start], pods: &[String]) ->
         history.counted_pods.push(start.pod.clone());
         if let Some(seconds) = start.seconds {
             history.last_seconds = seconds;
-            history.recent_total_seconds.push(seconds.total);
+            push(&mut history.recent_total_seconds, seconds.total);
+            remember_kind(&mut history.kinds, start, seconds.total);
         }
     }
-    let surplus = history.recent_total_seconds.len().saturating_sub(RECENT_MAX);
-    history.recent_total_seconds.drain(..surplus);
     history.p50_total_seconds = percentile(&history.recent_total_seconds, 50);
     history.p95_total_seconds = percentile(&history.recent_total_seconds, 95);
     if history.recent_total_seconds.is_empty() {
@@ -77,6 +89,40 @@ pub fn remember(before: Option<ColdStart>, starts: &[Start], pods: &[String]) ->
     }
     history.counted_pods.retain(|name| pods.contains(name));
     Some(history)
+}
+
+fn push(recent: &mut Vec<i32>, seconds: i32) {
+    recent.push(seconds);
+    recent.drain(..recent.len().saturating_sub(RECENT_MAX));
+}
+
+fn remember_kind(kinds: &mut Vec<StartsOfKind>, start: &Start, seconds: i32) {
+    let Start { revision, node_class, .. } = start;
+    if revision.is_empty() || node_class.len() > pod::NODE_CLASS_MAX {
+        return;
+    }
+    let known = kinds.iter().position(|kind| (&kind.revision, &kind.node_class) == (revision, node_class));
+    let new = || StartsOfKind {
+        revision: revision.clone(),
+        node_class: node_class.clone(),
+        recent_total_seconds: Vec::new(),
+    };
+    let mut kind = known.map_or_else(new, |known| kinds.remove(known));
+    push(&mut kind.recent_total_seconds, seconds);
+    kinds.push(kind);
+    kinds.drain(..kinds.len().saturating_sub(KINDS_MAX));
+}
+
+/// What is known of starts of this revision: its own, where it started last, or else all that the model has had.
+pub fn of(history: &ColdStart, revision: &str) -> ColdStart {
+    let own = history.kinds.iter().rev().find(|kind| kind.revision == revision);
+    let recent = own.map_or(&history.recent_total_seconds, |kind| &kind.recent_total_seconds);
+    ColdStart {
+        p50_total_seconds: if own.is_some() { percentile(recent, 50) } else { history.p50_total_seconds },
+        p95_total_seconds: if own.is_some() { percentile(recent, 95) } else { history.p95_total_seconds },
+        recent_total_seconds: recent.clone(),
+        ..history.clone()
+    }
 }
 
 /// Nearest rank: the smallest value that `percent` of all do not exceed. 0 of none.
@@ -125,7 +171,13 @@ mod tests {
 
     fn start(pod: &str, ready_at: i64, total: i32) -> Start {
         let seconds = StartSeconds { total, load: 7, ..StartSeconds::default() };
-        Start { pod: pod.to_owned(), ready_at: at(ready_at), seconds: Some(seconds) }
+        Start {
+            pod: pod.to_owned(),
+            revision: "tiny-a".to_owned(),
+            node_class: String::new(),
+            ready_at: at(ready_at),
+            seconds: Some(seconds),
+        }
     }
 
     fn names(starts: &[Start]) -> Vec<String> {
@@ -200,6 +252,33 @@ mod tests {
         let later = remember(Some(history), &[], &[]).unwrap();
         assert!(later.counted_pods.is_empty(), "pods that are gone are forgotten");
         assert_eq!(later.recent_total_seconds.len(), 10);
+    }
+
+    #[test]
+    fn each_revision_and_kind_of_node_has_starts_of_its_own() {
+        let on = |start: Start, revision: &str, node_class: &str| Start {
+            revision: revision.to_owned(),
+            node_class: node_class.to_owned(),
+            ..start
+        };
+        let starts = [
+            on(start("a", 0, 50), "tiny-a", "gpu=l4"),
+            on(start("b", 1, 200), "tiny-b", "gpu=l4"),
+            on(start("c", 2, 20), "tiny-a", "gpu=h100"),
+            on(start("d", 3, 22), "tiny-a", "gpu=h100"),
+        ];
+        let history = remembered(None, &starts).unwrap();
+        let expected = |revision: &str| {
+            let known = of(&history, revision);
+            (known.recent_total_seconds, known.p50_total_seconds, known.p95_total_seconds)
+        };
+        assert_eq!(expected("tiny-a"), (vec![20, 22], 20, 22), "where it started last");
+        assert_eq!(expected("tiny-b"), (vec![200], 200, 200));
+        assert_eq!(expected("tiny-c"), (vec![50, 200, 20, 22], 22, 200), "all there is");
+        let many: Vec<Start> =
+            (0..20).map(|n| on(start(&format!("p{n}"), n, 9), &format!("tiny-{n}"), "")).collect();
+        let bounded = remembered(Some(history), &many).unwrap().kinds;
+        assert_eq!((bounded.len(), bounded[7].revision.as_str()), (8, "tiny-19"));
     }
 
     #[test]

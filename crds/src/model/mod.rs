@@ -37,7 +37,8 @@ pub use rollout_status::{
 };
 pub use status::{
     Alarm, AutoscalingStatus, ColdStart, DrainingPod, InferenceModelStatus, ModelFacts, ObjectivesStatus,
-    PastDecision, Placement, PodMeasure, PricedCount, ScalingDecision, ScalingFigures, StartSeconds, Summary,
+    PastDecision, Placement, PodMeasure, PricedCount, ScalingDecision, ScalingFigures, StartSeconds,
+    StartsOfKind, Summary,
 };
 
 /// One model, served by pods of a pool.

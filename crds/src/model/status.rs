@@ -145,9 +145,25 @@ pub struct ColdStart {
     /// The last starts, at most ten, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent_total_seconds: Vec<i32>,
+    /// The same of each revision on each kind of node, the one that started last at the end; at most eight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<StartsOfKind>,
     /// Pods of now whose start is among them or was, so that each is counted once, also when its readiness flaps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counted_pods: Vec<String>,
+}
+
+/// Starts of one revision on one kind of node.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartsOfKind {
+    /// Name of the revision.
+    pub revision: String,
+    /// Node selector and devices of its pods; empty where the pool names none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node_class: String,
+    /// The last starts, at most ten, the newest last.
+    pub recent_total_seconds: Vec<i32>,
 }
 
 /// Parts of one pod's start in seconds.

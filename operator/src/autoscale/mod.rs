@@ -15,7 +15,7 @@ pub mod tell;
 use std::collections::BTreeSet;
 
 use crds::model::{
-    AutoscalingMode, AutoscalingPolicy, AutoscalingStatus, ChosenCapacity, InferenceModel,
+    AutoscalingMode, AutoscalingPolicy, AutoscalingStatus, ChosenCapacity, ColdStart, InferenceModel,
     InferenceModelSpec, PodMeasure, ScaleDownPolicy, ScaleDownRules, ScaleDownUnit, SelectPolicy,
 };
 use crds::pool::InferencePool;
@@ -226,15 +226,15 @@ pub fn standing(
     let spec = model.spec.autoscaling.as_ref().filter(|_| is_decided(&model.spec))?;
     let pool = observed.pool.as_ref()?;
     let serving = Serving::of(model, observed, pool, target);
-    let load_ms = load_ms(model);
+    let history = starts(model, target);
+    let load_ms = load_ms(history.as_ref());
     let on_the_clock = |time: Timestamp| {
         let distance = now.as_millisecond() - time.as_millisecond();
         if distance >= 0 { now_ms - distance.unsigned_abs() } else { now_ms + distance.unsigned_abs() }
     };
-    let history = model.status.as_ref().and_then(|status| status.cold_start.as_ref());
     let on_their_way = serving.readings.iter().filter(|reading| reading.stage != Stage::Ready);
     let expected = on_their_way.map(|reading| {
-        let expected = start::pod_expected_at(reading, history, now).map(on_the_clock);
+        let expected = start::pod_expected_at(reading, history.as_ref(), now).map(on_the_clock);
         // Later than all before it: any moment.
         expected.unwrap_or_else(|| reading.created.map_or(now_ms, on_the_clock) + load_ms)
     });
@@ -385,9 +385,14 @@ pub fn claims_with(claims: &[Claim], model: &str, replicas: i32) -> Vec<Claim> {
     claims.iter().map(own).collect()
 }
 
+/// What starts of the revision have taken that serves, or is to.
+fn starts(model: &InferenceModel, target: &str) -> Option<ColdStart> {
+    let status = model.status.as_ref()?;
+    Some(start::of(status.cold_start.as_ref()?, status.stable_revision.as_deref().unwrap_or(target)))
+}
+
 /// What 90 % of the recent starts took at most.
-fn load_ms(model: &InferenceModel) -> u64 {
-    let history = model.status.as_ref().and_then(|status| status.cold_start.as_ref());
+fn load_ms(history: Option<&ColdStart>) -> u64 {
     let seconds = history.map(|history| start::percentile(&history.recent_total_seconds, LOAD_PERCENT));
     let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     seconds.map_or(LOAD_MS, |seconds| seconds * 1_000)

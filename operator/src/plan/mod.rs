@@ -278,7 +278,7 @@ fn roll(
         replicas_max,
         fitting: observed.room.pods(),
         demand: autoscale::demand(model, seen),
-        start_seconds: start_seconds(cold_start.as_ref()),
+        start_seconds: cold_start.as_ref().and_then(|history| start_seconds(history, stable)),
         stable_pods: stable.map_or(0, |stable| running_pods(observed, stable)),
         is_proven,
         proof: proof(observed, target, Route::Pod),
@@ -402,9 +402,10 @@ fn running_pods(observed: &Observed, revision: &str) -> usize {
     observed.pods.iter().filter(is_of_it).filter(|pod| !pod::has_ended(pod)).count()
 }
 
-/// What a start takes: the median of those that were measured.
-fn start_seconds(history: Option<&ColdStart>) -> Option<i32> {
-    history.map(|history| history.p50_total_seconds).filter(|seconds| *seconds > 0)
+/// What a start of this revision takes: the median of those that were measured.
+fn start_seconds(history: &ColdStart, revision: Option<&str>) -> Option<i32> {
+    let known = revision.map(|revision| start::of(history, revision).p50_total_seconds);
+    Some(known.unwrap_or(history.p50_total_seconds)).filter(|seconds| *seconds > 0)
 }
 
 /// Whether a pod of the revision says that it cannot go on.

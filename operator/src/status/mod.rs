@@ -234,6 +234,12 @@ fn pending() -> RolloutStatus {
     }
 }
 
+/// When the next pod of the target is expected.
+fn ready_at(situation: &Situation<'_>, now: Timestamp) -> Option<Timestamp> {
+    let history = situation.cold_start.as_ref().map(|history| start::of(history, situation.target));
+    start::expected_at(situation.readings, history.as_ref(), now)
+}
+
 /// The status of a model whose spec is being acted on.
 pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp) -> InferenceModelStatus {
     let before = model.status.clone().unwrap_or_default();
@@ -264,7 +270,7 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
             phase,
             summary,
             percent: percent(phase, situation),
-            ready_at: start::expected_at(situation.readings, situation.cold_start.as_ref(), now).map(Time),
+            ready_at: ready_at(situation, now).map(Time),
             weight_basis_points: canary_revision.as_ref().map(|_| weight),
             analysis: analysis(model, situation, canary_revision.as_deref(), now),
             shadow: trial::shadow::status(

@@ -9,12 +9,10 @@ use judgement::rollout::{Analysis, Evidence, Observation, Verdict, judge, learne
 
 use super::clients::clients;
 use crate::figures::rounded;
+use crate::pod;
 
 /// What is learned from before the canary's traffic: at least so much, and at most twice as much.
 const LEARN_MS: u64 = 300_000;
-
-/// A kind of nodes with a longer name is not remembered: names are kept in the status.
-const NODE_CLASS_MAX: usize = 256;
 
 /// Who is compared, and by what. Another subject is another analysis.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,7 +91,7 @@ impl Course {
     pub(super) fn learned(&self) -> Option<PodVariation> {
         let found = learned(&self.evidence)?;
         let node_class = self.subject.node_class.clone();
-        (node_class.len() <= NODE_CLASS_MAX)
+        (node_class.len() <= pod::NODE_CLASS_MAX)
             .then(|| PodVariation { node_class, basis_points: rounded(found.pod_sd * 10_000.0) })
     }
 

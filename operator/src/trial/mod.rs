@@ -199,7 +199,7 @@ pub fn standing<'pods>(
         let ready = pod::condition(pod, "Ready").filter(|_| is_arm && pod::is_ready(pod))?;
         let since = now.as_millisecond() - ready.last_transition_time.as_ref()?.0.as_millisecond();
         let ready_at = now_ms - u64::try_from(since).unwrap_or(0);
-        Some((pod.uid()?, ReadyPod { revision, node_class: node_class(pod), ready_at }))
+        Some((pod.uid()?, ReadyPod { revision, node_class: pod::node_class(pod), ready_at }))
     });
     Some(Standing {
         weight_basis_points: weight.unwrap_or(0),
@@ -231,16 +231,6 @@ fn step_ends(model: &InferenceModel, now: Timestamp, now_ms: Millis) -> Option<M
     let lasts_ms = steps(policy).get(index)?.max_duration_ms;
     let age_ms = u64::try_from(now.as_millisecond() - began.as_millisecond()).unwrap_or(0);
     Some(Millis((now_ms.0 + lasts_ms).saturating_sub(age_ms)))
-}
-
-/// The node selector of a pod and the devices that it asks for.
-fn node_class(pod: &Pod) -> String {
-    let Some(spec) = &pod.spec else { return String::new() };
-    let selector = spec.node_selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
-    let limits = spec.containers.iter().filter_map(|container| container.resources.as_ref()?.limits.as_ref());
-    let devices = limits.flatten().filter(|(name, _)| name.contains('/'));
-    let devices = devices.map(|(name, count)| format!("{name}:{}", count.0));
-    selector.chain(devices).collect::<Vec<_>>().join(",")
 }
 
 /// One model.
