@@ -49,24 +49,20 @@ fn fifty_pods_killed_in_mid_stream_give_an_error_frame_each_time() {
             (busy, ended.into_iter().map(|ended| ended.unwrap()).collect::<Vec<_>>())
         });
         kills += busy;
-        for failure in failures {
-            let (end, code) =
-                failure.map_or((None, String::new()), |failure| (Some(failure.end), failure.code()));
-            *ends.entry(format!("{end:?} {code}")).or_default() += 1;
+        // Who has a whole answer had it before the pod was killed.
+        for failure in failures.into_iter().flatten() {
+            *ends.entry(format!("{:?} {}", failure.end, failure.code())).or_default() += 1;
         }
         scene.new_pods_ready(PODS, &pods);
     }
     println!("{kills} pods killed in mid-stream; their streams ended so: {ends:?}");
-    let expected = format!("{:?} pod_lost", Some(End::ErrorFrame { is_broken_off: true }));
+    let expected = format!("{:?} pod_lost", End::ErrorFrame { is_broken_off: true });
     assert!(kills >= KILLS, "{kills} kills in {ROUNDS_MAX} rounds");
-    assert_eq!(
-        ends.keys().collect::<Vec<_>>(),
-        [&expected],
-        "every stream ended with an error frame: {ends:?}"
-    );
+    assert_eq!(ends.keys().collect::<Vec<_>>(), [&expected], "every one ended with an error frame: {ends:?}");
+    assert!(ends[&expected] >= KILLS, "at least one for each kill: {ends:?}");
 }
 
-/// A stream that is far from its end when its pod dies; `None` if it came to a clean end nevertheless.
+/// A stream that is far from its end when its pod dies; `None` if it came to its end nevertheless, with a reason for it.
 async fn watch(
     client: Client,
     round: usize,
