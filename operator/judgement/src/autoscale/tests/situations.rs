@@ -43,6 +43,20 @@ fn a_stricter_goal_keeps_more_and_a_decision_from_before_goals_replays() {
 }
 
 #[test]
+fn after_a_start_what_was_seen_keeps_pods_and_orders_none() {
+    // A minute of load, four minutes of hardly any: the highest 3 % are those of the minute.
+    let history = watched(steady_of(&[[6; 30].as_slice(), &[0; 120]].concat()), end(150));
+    let young = |pods| Current { started_at: end(150) - 300_000, ..ready(pods) };
+    let decision = |current: &Current| decide(&Policy::between(1, 24), &history, current, end(150));
+    let (few, old) = (decision(&young(1)), decision(&ready(1)));
+    assert!(few.figures.high > 2.0, "{:?}", few.figures);
+    assert_eq!((few.wanted, few.desired), (old.wanted, old.desired), "{}", few.sentence);
+    let kept = decision(&young(3));
+    assert_eq!((kept.wanted, kept.winner), (3, Winner::ColdStart), "{}", kept.sentence);
+    assert!(decision(&ready(3)).wanted < 3, "an old operator lets them go");
+}
+
+#[test]
 fn a_fleet_that_must_not_grow_to_its_demand_is_kept_whole() {
     let history = seen(&reports(&[16; 900], Levels { queued: requests(300), in_flight: 32, kv_tokens: 0 }));
     let decision = decide(&Policy::between(1, 4), &history, &ready(4), end(900));
