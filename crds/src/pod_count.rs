@@ -1,4 +1,4 @@
-//! A number of pods, as itself or as a part of a fleet. YAML writers leave out quotes, so both are accepted.
+//! A number of pods, as itself or as a part of a fleet.
 
 use std::borrow::Cow;
 

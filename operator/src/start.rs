@@ -115,12 +115,14 @@ fn remember_kind(kinds: &mut Vec<StartsOfKind>, start: &Start, seconds: i32) {
 
 /// What is known of starts of this revision: its own, where it started last, or else all that the model has had.
 pub fn of(history: &ColdStart, revision: &str) -> ColdStart {
-    let own = history.kinds.iter().rev().find(|kind| kind.revision == revision);
-    let recent = own.map_or(&history.recent_total_seconds, |kind| &kind.recent_total_seconds);
+    let Some(own) = history.kinds.iter().rev().find(|kind| kind.revision == revision) else {
+        return history.clone();
+    };
+    let recent_total_seconds = own.recent_total_seconds.clone();
     ColdStart {
-        p50_total_seconds: if own.is_some() { percentile(recent, 50) } else { history.p50_total_seconds },
-        p95_total_seconds: if own.is_some() { percentile(recent, 95) } else { history.p95_total_seconds },
-        recent_total_seconds: recent.clone(),
+        p50_total_seconds: percentile(&recent_total_seconds, 50),
+        p95_total_seconds: percentile(&recent_total_seconds, 95),
+        recent_total_seconds,
         ..history.clone()
     }
 }
