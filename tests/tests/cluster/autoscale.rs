@@ -1,4 +1,5 @@
-//! Models that follow their load: up and down again, to zero and back, driven from outside, and deaf for a while.
+//! Models that follow their load and need the machine for it: up and down again, driven by a real autoscaler, and deaf
+//! for a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,25 +7,22 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
-use tests::client::{Answer, Failure, chat, long_chat};
+use tests::client::long_chat;
 use tests::kubectl::{apply, command, condition, get, kubectl, patch};
 use tests::release::SYSTEM_NAMESPACE;
 use tests::traffic::Traffic;
 use tokio::task::JoinHandle;
 
-use crate::scene::{READY_LIMIT, Scene, block_on, client, demo_spec};
+use crate::scene::{READY_LIMIT, Scene, client, demo_spec};
 
 /// An operator takes no pod away in its first two minutes, and keeps in its first ten what the last half hour needed;
-/// with five minutes of history that is at most five, and the tests before this one may just have restarted it.
-const DOWN_LIMIT: Duration = Duration::from_secs(480);
+/// with five minutes of history that is at most five, and the tests before may just have restarted it.
+pub(crate) const DOWN_LIMIT: Duration = Duration::from_secs(480);
 
 /// Clients that ask again as soon as they are answered: more than one slot can serve in time.
 const CLIENTS: usize = 8;
 
-/// Requests at a model at zero; half of them are streams.
-const HELD: usize = 20;
-
-fn scaled(autoscaling: &Value) -> Value {
+pub(crate) fn scaled(autoscaling: &Value) -> Value {
     let mut spec = demo_spec();
     spec["autoscaling"] = autoscaling.clone();
     // One request at a time and one thread, so that a few clients are a load on this machine.
@@ -33,7 +31,7 @@ fn scaled(autoscaling: &Value) -> Value {
 }
 
 /// The sentences of all decisions that changed the number, the oldest first, and how many changed its direction.
-fn decisions(object: &Value) -> (Vec<String>, usize) {
+pub(crate) fn decisions(object: &Value) -> (Vec<String>, usize) {
     let mut decisions = object["status"]["autoscaling"]["decisions"].as_array().cloned().unwrap_or_default();
     decisions.reverse();
     let is_up = |decision: &Value| decision["desired"].as_i64() > decision["current"].as_i64();
@@ -129,75 +127,6 @@ fn steps_of_load_add_pods_that_go_again_without_a_failed_request() {
     assert_eq!(down["status"]["autoscaling"]["pod"]["isMeasured"], true);
     let described = kubectl(&["describe", "imodel", "stepping"]).unwrap();
     assert!(described.contains("ScaledUp") && described.contains("ScaledDown"), "{described}");
-}
-
-#[test]
-fn a_model_goes_to_zero_and_comes_back_for_twenty_requests_and_none_is_lost() {
-    let spec = scaled(&json!({"minReplicas": 0, "maxReplicas": 2, "scaleToZero": {"idleSeconds": 60}}));
-    let scene = Scene::start("resting", &spec);
-    scene.ready();
-    let at_zero =
-        |object: &Value| object["status"]["replicas"] == 0 && condition(object, "Ready").1 == "ScaledToZero";
-    let idle = scene.wait("at zero", DOWN_LIMIT, at_zero);
-    assert_eq!(condition(&idle, "Ready").0, "True");
-    println!("at zero: {}", decisions(&idle).0.join("\n"));
-
-    let began = Instant::now();
-    let ordered = std::thread::spawn(move || {
-        tests::kubectl::wait_until("imodel", "resting", READY_LIMIT, "with a pod ordered", |object| {
-            object["status"]["autoscaling"]["desiredReplicas"].as_i64() > Some(0)
-        })
-        .unwrap();
-        began.elapsed()
-    });
-    let answers: Vec<Result<Answer, Failure>> =
-        block_on(async { join_all((0..HELD).map(|number| ask("resting", number))).await });
-    let failures: Vec<&Failure> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-    assert!(failures.is_empty(), "{failures:?}");
-    let ordered = ordered.join().unwrap();
-    println!(
-        "pods were ordered {ordered:?} after the first request; all answered after {:?}",
-        began.elapsed()
-    );
-    assert!(ordered < Duration::from_secs(2), "{ordered:?}");
-
-    let idle = scene.wait("at zero again", DOWN_LIMIT, at_zero);
-    let (told, changes) = decisions(&idle);
-    println!("{}", told.join("\n"));
-    assert!(changes <= 3, "up to prove itself, down, up for the requests, down");
-}
-
-/// Even numbers are streams.
-async fn ask(model: &str, number: usize) -> Result<Answer, Failure> {
-    let mut body = chat(model, &format!("hello number {number}"));
-    body["max_tokens"] = json!(16);
-    if number.is_multiple_of(2) { client().stream(&body).await } else { client().ask(&body).await }
-}
-
-#[test]
-fn from_outside_the_scale_subresource_drives_it_within_the_bounds() {
-    let spec = scaled(&json!({"mode": "External", "minReplicas": 1, "maxReplicas": 2}));
-    let scene = Scene::start("driven", &spec);
-    scene.ready();
-    let told = |replicas: &str, expected: i64| {
-        kubectl(&["scale", "imodel", "driven", "--replicas", replicas]).unwrap();
-        let object = scene.wait("scaled", READY_LIMIT, |object| {
-            object["status"]["readyReplicas"] == expected && object["status"]["replicas"] == expected
-        });
-        (condition(&object, "ScalingActive").1, object["status"]["autoscaling"]["desiredReplicas"].clone())
-    };
-    assert_eq!(told("2", 2), ("External".to_owned(), json!(2)));
-    assert_eq!(told("7", 2), ("External".to_owned(), json!(2)));
-    assert_eq!(told("1", 1), ("External".to_owned(), json!(1)));
-    // What a HorizontalPodAutoscaler reads: the number, and whose pods they are.
-    let scale = kubectl(&[
-        "get",
-        "--raw",
-        "/apis/inferno.ai/v1alpha1/namespaces/default/inferencemodels/driven/scale",
-    ]);
-    let scale: Value = serde_json::from_str(&scale.unwrap()).unwrap();
-    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(1), &json!(1)));
-    assert_eq!(scale["status"]["selector"], "inferno.ai/model=driven");
 }
 
 /// A `HorizontalPodAutoscaler` looks every quarter of a minute at figures that are up to as old, and takes away once what it

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::client::{Client, long_chat};
+use tests::client::{Client, chat, long_chat};
 use tests::kubectl::{command, kubectl, wait_gone};
 use tests::pods::{Pod, SERVING_PORT, kill, pods};
 use tests::release::{POOL, SYSTEM_NAMESPACE};
 
 use crate::priority::until_queued;
-use crate::scene::{READY_LIMIT, Scene, block_on, demo_spec, wait_for_pods};
+use crate::scene::{READY_LIMIT, Scene, Turn, block_on, client, demo_spec, wait_for_pods};
 
 /// From the API server's return until all that is ready counts as ready again.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(150);
@@ -60,22 +60,6 @@ fn pod_client(pod: &Pod) -> Client {
 }
 
 #[test]
-fn an_eviction_fails_no_request() {
-    let mut spec = demo_spec();
-    spec["replicas"] = json!(2);
-    let scene = Scene::start("evicted", &spec);
-    scene.ready();
-    let before = scene.pods();
-    let traffic = scene.traffic();
-    traffic.after(AFTERWARDS);
-    before[0].evict().unwrap();
-    kubectl(&["wait", "--for", "delete", "pod", &before[0].name, "--timeout", "90s"]).unwrap();
-    scene.new_pods_ready(1, &before);
-    traffic.after(AFTERWARDS);
-    traffic.stop().assert_all_answered("an eviction");
-}
-
-#[test]
 fn a_rolling_restart_of_the_gateway_fails_no_request() {
     let scene = Scene::start("gated", &demo_spec());
     scene.ready();
@@ -101,6 +85,27 @@ fn a_restart_of_the_operator_fails_no_request() {
     restart_operator();
     traffic.after(AFTERWARDS);
     traffic.stop().assert_all_answered("a restart of the operator");
+}
+
+#[test]
+fn the_operator_may_die_and_comes_back_to_the_same_world() {
+    let scene = Scene::start("unattended", &demo_spec());
+    let before = scene.ready();
+    let operator = |arguments: &[&str]| {
+        let mut all = vec!["--namespace", SYSTEM_NAMESPACE];
+        all.extend(arguments);
+        command("kubectl", &all).unwrap()
+    };
+    let selector = "app.kubernetes.io/name=inferno-operator";
+    let killed = operator(&["delete", "pod", "--selector", selector, "--grace-period", "0", "--force"]);
+    assert!(killed.contains("deleted"), "{killed}");
+    let answer = block_on(client().ask(&chat("unattended", "hello"))).unwrap();
+    assert_eq!(answer.finish_reason, "stop", "serving does not need the operator");
+
+    operator(&["rollout", "status", "deployment/inferno-operator", "--timeout", "90s"]);
+    kubectl(&["scale", "imodel", "unattended", "--replicas", "2"]).unwrap();
+    let after = scene.wait("at 2 replicas", READY_LIMIT, |object| object["status"]["readyReplicas"] == 2);
+    assert_eq!(after["status"]["stableRevision"], before["status"]["stableRevision"]);
 }
 
 fn restart_operator() {
@@ -167,7 +172,7 @@ fn a_deleted_pool_takes_its_gateway_along() {
     let scene = Scene::start("orphaned", &demo_spec());
     scene.ready();
     drop(scene);
-    let _turn = Scene::nothing();
+    let _turn = Turn::alone();
     kubectl(&["delete", "ipool", POOL]).unwrap();
     wait_gone("deployments,services,pods,serviceaccounts", &gateway_selector(), READY_LIMIT).unwrap();
 }

@@ -4,11 +4,11 @@ use std::process::Command;
 
 use tests::release::{install, install_now, repository};
 
-use crate::scene::Scene;
+use crate::scene::Turn;
 
 #[test]
 fn every_command_of_the_readme_does_what_it_says() {
-    let _turn = Scene::nothing();
+    let _turn = Turn::alone();
     install();
     let blocks = shell_blocks(&std::fs::read_to_string(repository().join("README.md")).unwrap());
     let (make, cluster): (Vec<&String>, Vec<&String>) =

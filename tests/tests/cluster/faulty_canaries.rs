@@ -1,49 +1,17 @@
-//! Canaries whose engine is broken: one that crashes while it loads, and one that dies under its requests. Neither gets
-//! beyond its first step, and the status says why.
+//! A canary whose engine dies under its requests: it gets no further than its first step, and the status says why.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tests::kubectl::{condition, get, wait_gone};
-use tests::models::aborting_demo_model;
 use tests::pods::{can_signal, pods, signal_engines};
 use tests::release::RECEIVER;
 use tests::traffic::Served;
 
 use crate::autoscale::Crowd;
 use crate::receiver::Receiver;
-use crate::rollouts::{changed, driven, kill_operator, looked_at_again, patient, phase, stable, weight};
+use crate::rollouts::{changed, kill_operator, looked_at_again, patient, phase, stable, weight};
 use crate::scene::{READY_LIMIT, Scene};
-
-#[test]
-fn a_canary_whose_engine_crashes_while_it_loads_never_gets_traffic() {
-    let scene = Scene::start("crashing", &driven());
-    let before = scene.ready();
-    let traffic = scene.traffic();
-    let mut crashing = driven();
-    crashing["source"] = aborting_demo_model();
-    scene.apply(&crashing);
-    let ended = scene.wait("given up", READY_LIMIT, |model| {
-        assert_eq!(weight(model), 0, "it never gets traffic");
-        phase(model) == "Aborted"
-    });
-    assert_given_up(
-        &scene,
-        crashing,
-        &before,
-        &ended,
-        "RolloutAborted",
-        &[
-            "the engine ended 3 times while it loaded the model",
-            "signal 6",
-            "llama-model.cpp",
-            "GGML_ASSERT(n_expert_used_max <= hparams.n_expert) failed",
-        ],
-    );
-    let served = traffic.stop();
-    served.assert_all_answered("a canary whose engine crashes while it loads");
-    assert_eq!(served.revisions().keys().copied().collect::<Vec<_>>(), [stable(&before)]);
-}
 
 /// Requests between two deaths of the canary's engines: two seconds of the traffic.
 const BETWEEN_DEATHS: usize = 20;
@@ -130,7 +98,7 @@ fn assert_told_once(messages: &[Value], canary: &str) {
 }
 
 /// The stable revision serves on, the status says the cause in all its places, and the canary is not tried again.
-fn assert_given_up(
+pub(crate) fn assert_given_up(
     scene: &Scene,
     spec: Value,
     before: &Value,

@@ -9,8 +9,8 @@ use tests::kubectl::{NAMESPACE, apply};
 use tests::pods::{ADMIN_PORT, Pod, SERVING_PORT, pods};
 use tests::release::{POOL, api_proxy};
 
-use crate::canary::side_by_side;
 use crate::scene::{Scene, block_on, client, wait_for_pods};
+use crate::together::canary::side_by_side;
 
 const GATEWAYS: usize = 20;
 const CHANGES: usize = 10;
@@ -20,7 +20,7 @@ const SAMPLED_EVERY: Duration = Duration::from_millis(50);
 
 #[test]
 fn weights_and_kill_switches_reach_twenty_gateways_within_a_second() {
-    let (scene, _, canary) = side_by_side("told", 0);
+    let (scene, _, canary) = side_by_side(Scene::start, "told", 0);
     scale_gateways(GATEWAYS);
     let selector = format!("inferno.ai/pool={POOL},app.kubernetes.io/component=gateway");
     wait_for_pods(&selector, GATEWAYS, &[]);

@@ -114,32 +114,6 @@ fn a_healthy_canary_goes_through_its_steps_and_is_promoted_without_a_failed_requ
 }
 
 #[test]
-fn a_canary_that_cannot_load_never_gets_traffic_and_is_not_tried_again() {
-    let scene = Scene::start("unfit", &driven());
-    let before = scene.ready();
-    let traffic = scene.traffic();
-    let mut bad = driven();
-    bad["source"]["sha256"] = json!("f".repeat(64));
-    scene.apply(&bad);
-    let ended = scene.wait("given up", READY_LIMIT, |model| {
-        assert_eq!(weight(model), 0, "it never gets traffic");
-        phase(model) == "Aborted"
-    });
-    let (_, reason, message) = condition(&ended, "Ready");
-    println!("{reason}: {message}");
-    assert_eq!(reason, "RolloutAborted");
-    assert!(message.contains("spec.source.sha256"), "the cause is told: {message}");
-    let failed = ended["status"]["rollout"]["failedRevisions"][0]["revision"].as_str().unwrap();
-    wait_gone("pods", &format!("inferno.ai/revision={failed}"), READY_LIMIT).unwrap();
-
-    let again = looked_at_again(&scene, bad);
-    assert_eq!(phase(&again), "Aborted");
-    assert_eq!(get("deployment", failed).unwrap(), None, "it is not started again");
-    assert_eq!(stable(&again), stable(&before));
-    traffic.stop().assert_all_answered("a canary that cannot load");
-}
-
-#[test]
 fn a_spec_taken_back_in_mid_canary_returns_to_stable_without_a_failed_request() {
     let (scene, old, canary) = at_first_step("returned");
     let stable_pods = pods(&old);

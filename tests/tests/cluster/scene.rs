@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,28 +16,47 @@ use tests::traffic::Traffic;
 /// A cold pod on two busy cores: image start, download of a few MB, load and warm-up take under 20 s when alone.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(120);
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static CLUSTER: RwLock<()> = RwLock::new(());
 
-/// A model under test. Holding it keeps other tests waiting.
+/// The right to use the cluster, alone or beside others. Whoever waits for his turn waits here.
+pub(crate) enum Turn {
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Beside { _guard: RwLockReadGuard<'static, ()> },
+}
+
+impl Turn {
+    pub(crate) fn alone() -> Self {
+        Self::Alone { _guard: CLUSTER.write().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn beside_others() -> Self {
+        Self::Beside { _guard: CLUSTER.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+/// A model under test.
 pub(crate) struct Scene {
     pub(crate) model: String,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Scene {
-    /// Installs the chart if needed and applies a pool and a model with the given spec.
+    /// Alone on the cluster: installs the chart if needed and applies a pool and a model with the given spec.
     pub(crate) fn start(model: &str, spec: &Value) -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::begin(Turn::alone(), model, spec)
+    }
+
+    /// The same beside other tests that bear it.
+    pub(crate) fn beside_others(model: &str, spec: &Value) -> Self {
+        Self::begin(Turn::beside_others(), model, spec)
+    }
+
+    fn begin(turn: Turn, model: &str, spec: &Value) -> Self {
         install();
         limit_pool(None);
         let scene = Self { model: model.to_owned(), _turn: turn };
         scene.apply(spec);
         scene
-    }
-
-    /// No model, but the turn: for a test that installs and applies by itself.
-    pub(crate) fn nothing() -> MutexGuard<'static, ()> {
-        ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies the model with another spec.

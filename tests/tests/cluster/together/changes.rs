@@ -9,7 +9,7 @@ use crate::scene::{READY_LIMIT, Scene, demo_spec};
 
 #[test]
 fn kubectl_scale_changes_the_number_of_pods() {
-    let scene = Scene::start("scaled", &demo_spec());
+    let scene = Scene::beside_others("scaled", &demo_spec());
     scene.ready();
     kubectl(&["scale", "imodel", "scaled", "--replicas", "2"]).unwrap();
     let model = scene.wait("at 2 replicas", READY_LIMIT, |object| object["status"]["readyReplicas"] == 2);
@@ -20,7 +20,7 @@ fn kubectl_scale_changes_the_number_of_pods() {
 
 #[test]
 fn deleting_a_model_removes_everything_it_owned() {
-    let scene = Scene::start("deleted", &demo_spec());
+    let scene = Scene::beside_others("deleted", &demo_spec());
     scene.ready();
     let owned = "deployments,replicasets,services,pods,configmaps,poddisruptionbudgets";
     assert!(list(owned, &scene.selector()).unwrap().len() >= 4);
@@ -32,7 +32,7 @@ fn deleting_a_model_removes_everything_it_owned() {
 #[test]
 fn editing_the_context_length_rolls_the_pods_without_a_failed_request() {
     let mut spec = demo_spec();
-    let scene = Scene::start("edited", &spec);
+    let scene = Scene::beside_others("edited", &spec);
     let before = scene.ready();
     let traffic = scene.traffic();
 
@@ -52,7 +52,7 @@ fn editing_the_context_length_rolls_the_pods_without_a_failed_request() {
 #[test]
 fn a_spec_taken_back_in_mid_roll_keeps_the_serving_pods() {
     let mut spec = demo_spec();
-    let scene = Scene::start("reverted", &spec);
+    let scene = Scene::beside_others("reverted", &spec);
     let before = scene.ready();
     let pods = scene.pods();
     let traffic = scene.traffic();

@@ -12,7 +12,7 @@ fn the_gateway_lists_a_model_at_zero_and_knows_what_it_does_not_know() {
     let mut spec = demo_spec();
     spec["replicas"] = json!(0);
     spec["aliases"] = json!(["folded-alias"]);
-    let scene = Scene::start("folded", &spec);
+    let scene = Scene::beside_others("folded", &spec);
     let pool = wait_until("ipool", POOL, READY_LIMIT, "Ready", |pool| is(pool, "Ready", "True")).unwrap();
     assert_eq!(pool["status"]["url"], format!("http://{POOL}-gateway.default.svc"));
     scene.wait("observed", READY_LIMIT, |model| {

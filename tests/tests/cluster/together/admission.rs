@@ -7,7 +7,7 @@ use crate::scene::{Scene, demo_spec};
 
 #[test]
 fn the_api_server_refuses_what_can_never_work() {
-    let _scene = Scene::start("admitted", &demo_spec());
+    let _scene = Scene::beside_others("admitted", &demo_spec());
     let mut accepted = Vec::new();
     let cases = [cases_of_models(), cases_of_rollouts(), cases_of_autoscaling()];
     for (what, spoil, named) in cases.into_iter().flatten() {

@@ -1,16 +1,17 @@
-//! Faults of our own processes on the cluster: what serves goes on serving.
+//! Mishaps of one model, and rights that nobody needs: what serves goes on serving.
 
 use std::time::Duration;
 
+use serde_json::json;
 use tests::client::chat;
-use tests::kubectl::{command, get, kubectl, list};
+use tests::kubectl::{command, condition, get, kubectl, list};
 use tests::release::SYSTEM_NAMESPACE;
 
-use crate::scene::{READY_LIMIT, Scene, block_on, client, demo_spec};
+use crate::scene::{Scene, block_on, client, demo_spec};
 
 #[test]
 fn a_deleted_pod_is_replaced() {
-    let scene = Scene::start("replaced", &demo_spec());
+    let scene = Scene::beside_others("replaced", &demo_spec());
     scene.ready();
     let pods = list("pods", &scene.selector()).unwrap();
     let pod = pods[0]["metadata"]["name"].as_str().unwrap();
@@ -22,29 +23,8 @@ fn a_deleted_pod_is_replaced() {
 }
 
 #[test]
-fn the_operator_may_die_and_comes_back_to_the_same_world() {
-    let scene = Scene::start("unattended", &demo_spec());
-    let before = scene.ready();
-    let operator = |arguments: &[&str]| {
-        let mut all = vec!["--namespace", SYSTEM_NAMESPACE];
-        all.extend(arguments);
-        command("kubectl", &all).unwrap()
-    };
-    let selector = "app.kubernetes.io/name=inferno-operator";
-    let killed = operator(&["delete", "pod", "--selector", selector, "--grace-period", "0", "--force"]);
-    assert!(killed.contains("deleted"), "{killed}");
-    let answer = block_on(client().ask(&chat("unattended", "hello"))).unwrap();
-    assert_eq!(answer.finish_reason, "stop", "serving does not need the operator");
-
-    operator(&["rollout", "status", "deployment/inferno-operator", "--timeout", "90s"]);
-    kubectl(&["scale", "imodel", "unattended", "--replicas", "2"]).unwrap();
-    let after = scene.wait("at 2 replicas", READY_LIMIT, |object| object["status"]["readyReplicas"] == 2);
-    assert_eq!(after["status"]["stableRevision"], before["status"]["stableRevision"]);
-}
-
-#[test]
 fn the_operator_needs_no_right_that_it_does_not_have() {
-    let scene = Scene::start("rights", &demo_spec());
+    let scene = Scene::beside_others("rights", &demo_spec());
     scene.ready();
     let logs = command(
         "kubectl",
@@ -68,17 +48,17 @@ fn the_operator_needs_no_right_that_it_does_not_have() {
 #[test]
 fn a_bad_edit_never_takes_down_what_serves() {
     let mut spec = demo_spec();
-    let scene = Scene::start("guarded", &spec);
+    let scene = Scene::beside_others("guarded", &spec);
     let before = scene.ready();
-    spec["source"]["sha256"] = serde_json::json!("f".repeat(64));
+    spec["source"]["sha256"] = json!("f".repeat(64));
     scene.apply(&spec);
     let revision = before["status"]["stableRevision"].as_str().unwrap();
     // A pod whose probe comes late on a busy machine is unready for a moment, and then the message says that nobody serves.
     let failed = scene.wait("DigestMismatch, and what serves", Duration::from_secs(60), |object| {
-        let (_, reason, message) = tests::kubectl::condition(object, "Ready");
+        let (_, reason, message) = condition(object, "Ready");
         reason == "DigestMismatch" && message.contains(revision)
     });
-    assert_eq!(tests::kubectl::condition(&failed, "Available").0, "True");
+    assert_eq!(condition(&failed, "Available").0, "True");
     let answer = block_on(client().ask(&chat("guarded", "hello"))).unwrap();
     assert_eq!(answer.revision, revision);
 
@@ -86,4 +66,20 @@ fn a_bad_edit_never_takes_down_what_serves() {
     let after = scene.ready();
     assert_eq!(after["status"]["stableRevision"], before["status"]["stableRevision"]);
     assert!(get("deployment", revision).unwrap().is_some());
+}
+
+#[test]
+fn an_eviction_fails_no_request() {
+    let mut spec = demo_spec();
+    spec["replicas"] = json!(2);
+    let scene = Scene::beside_others("evicted", &spec);
+    scene.ready();
+    let before = scene.pods();
+    let traffic = scene.traffic();
+    traffic.after(20);
+    before[0].evict().unwrap();
+    kubectl(&["wait", "--for", "delete", "pod", &before[0].name, "--timeout", "90s"]).unwrap();
+    scene.new_pods_ready(1, &before);
+    traffic.after(20);
+    traffic.stop().assert_all_answered("an eviction");
 }

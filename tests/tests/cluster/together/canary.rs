@@ -12,7 +12,7 @@ const SIDE_MIN: usize = 30;
 
 #[test]
 fn weights_of_zero_fifty_and_zero_fail_no_request_and_are_what_is_served() {
-    let (scene, stable, canary) = side_by_side("split", 0);
+    let (scene, stable, canary) = side_by_side(Scene::beside_others, "split", 0);
     let traffic = scene.traffic();
     let served = traffic.after(20);
     assert_eq!(served.revisions().keys().copied().collect::<Vec<_>>(), [stable.as_str()]);
@@ -35,7 +35,7 @@ fn weights_of_zero_fifty_and_zero_fail_no_request_and_are_what_is_served() {
 fn copies_are_compared_and_a_larger_model_is_seen_to_say_the_same() {
     let mut spec = demo_spec();
     spec["rollout"] = json!({"strategy": "Canary", "traffic": {"canaryPercent": 0, "mirrorPercent": 100}});
-    let scene = Scene::start("copied", &spec);
+    let scene = Scene::beside_others("copied", &spec);
     scene.ready();
     spec["source"] = larger_demo_model();
     scene.apply(&spec);
@@ -68,10 +68,14 @@ fn weight(model: &Value) -> u64 {
 }
 
 /// A model with two revisions that are both ready; the second gets so many percent. Returns both revisions' names.
-pub(crate) fn side_by_side(name: &str, percent: u32) -> (Scene, String, String) {
+pub(crate) fn side_by_side(
+    start: fn(&str, &Value) -> Scene,
+    name: &str,
+    percent: u32,
+) -> (Scene, String, String) {
     let mut spec = demo_spec();
     spec["rollout"] = json!({"strategy": "Canary", "traffic": {"canaryPercent": percent}});
-    let scene = Scene::start(name, &spec);
+    let scene = start(name, &spec);
     let before = scene.ready();
     spec["engine"] = json!({"contextLength": 1024});
     scene.apply(&spec);

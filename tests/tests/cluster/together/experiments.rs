@@ -20,7 +20,7 @@ const TOLD_WITHIN: Duration = Duration::from_secs(120);
 
 #[test]
 fn an_experiment_and_a_flag_begin_and_end_while_people_ask() {
-    let scene = Scene::start("compared", &demo_spec());
+    let scene = Scene::beside_others("compared", &demo_spec());
     let before = scene.ready();
     let pods = scene.pods();
     let traffic = scene.traffic();

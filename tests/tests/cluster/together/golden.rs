@@ -8,17 +8,15 @@ use tests::release::SYSTEM_NAMESPACE;
 use crate::rollouts::{changed, driven, phase, stable, weight};
 use crate::scene::{READY_LIMIT, Scene, demo_spec};
 
-const CONFIG_MAP: &str = "golden-world";
-
 /// What the demo model says with temperature 0; examples/model/questions.json has the same questions.
-fn prompts(answer: &str) -> String {
+fn prompts(name: &str, answer: &str) -> String {
     let greeting = "messages: [{role: user, content: 'Hello!'}]\nmaxTokens: 32\n\
                     expect: {regex: '^Hello! How can I help you', maxLatencyMs: 60000}";
     let pip = format!(
         "messages: [{{role: user, content: 'Where does Pip live?'}}]\nmaxTokens: 32\nexpect: {{contains: ['{answer}']}}"
     );
     let map = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG_MAP},
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
         "data": {"greeting.yaml": greeting, "pip.yaml": pip},
     });
     map.to_string()
@@ -30,20 +28,20 @@ fn a_revision_gets_traffic_only_when_its_golden_prompts_pass() {
     spec["rollout"] = json!({
         "strategy": "Canary",
         "traffic": {"canaryPercent": 50},
-        "goldenPrompts": {"configMapRef": {"name": CONFIG_MAP}},
+        "goldenPrompts": {"configMapRef": {"name": "golden-world"}},
     });
-    let _ = kubectl(&["delete", "configmap", CONFIG_MAP, "--ignore-not-found"]);
-    let scene = Scene::start("golden", &spec);
+    let _ = kubectl(&["delete", "configmap", "golden-world", "--ignore-not-found"]);
+    let scene = Scene::beside_others("golden", &spec);
     let missing = scene.wait("refused", READY_LIMIT, |model| reason(model) == "GoldenPromptsNotFound");
     let message = condition(&missing, "Ready").2;
     assert!(message.contains("spec.rollout.goldenPrompts.configMapRef.name is golden-world"), "{message}");
 
     // A set that passes: the first revision serves.
-    apply(&prompts("mill")).unwrap();
+    apply(&prompts("golden-world", "mill")).unwrap();
     let stable = scene.ready()["status"]["stableRevision"].clone();
 
     // A set that fails: the canary gets nothing, and the status says which prompt and why.
-    apply(&prompts("castle")).unwrap();
+    apply(&prompts("golden-world", "castle")).unwrap();
     spec["engine"] = json!({"contextLength": 1024});
     scene.apply(&spec);
     let failed = scene
@@ -60,18 +58,18 @@ fn a_revision_gets_traffic_only_when_its_golden_prompts_pass() {
     assert_eq!(served.revisions().keys().copied().collect::<Vec<_>>(), [stable.as_str().unwrap()]);
 
     // The set is corrected: the same canary gets its share.
-    apply(&prompts("mill")).unwrap();
+    apply(&prompts("golden-world", "mill")).unwrap();
     scene.wait("at its share", READY_LIMIT, |model| weight(model) == 5_000);
     traffic.stop().assert_all_answered("golden prompts that fail and pass");
-    kubectl(&["delete", "configmap", CONFIG_MAP]).unwrap();
+    kubectl(&["delete", "configmap", "golden-world"]).unwrap();
 }
 
 #[test]
 fn a_driven_canary_is_asked_again_at_each_step_and_goes_back_when_it_fails_there() {
-    apply(&prompts("mill")).unwrap();
+    apply(&prompts("examined-world", "mill")).unwrap();
     let mut spec = driven();
-    spec["rollout"]["goldenPrompts"] = json!({"configMapRef": {"name": CONFIG_MAP}});
-    let scene = Scene::start("examined", &spec);
+    spec["rollout"]["goldenPrompts"] = json!({"configMapRef": {"name": "examined-world"}});
+    let scene = Scene::beside_others("examined", &spec);
     let before = scene.ready();
     let traffic = scene.traffic();
     scene.apply(&changed(spec));
@@ -84,14 +82,14 @@ fn a_driven_canary_is_asked_again_at_each_step_and_goes_back_when_it_fails_there
     }
 
     // What is expected from now on, it does not say.
-    apply(&prompts("castle")).unwrap();
+    apply(&prompts("examined-world", "castle")).unwrap();
     let ended = scene.wait("given up", READY_LIMIT, |model| phase(model) == "Aborted");
     let (_, reason, message) = condition(&ended, "Ready");
     println!("{reason}: {message}");
     assert_eq!((reason.as_str(), stable(&ended)), ("RolloutAborted", stable(&before)));
     assert!(message.contains("pip.yaml: the answer does not contain \"castle\""), "{message}");
     traffic.stop().assert_all_answered("a canary that fails its golden prompts in the middle");
-    kubectl(&["delete", "configmap", CONFIG_MAP]).unwrap();
+    kubectl(&["delete", "configmap", "examined-world"]).unwrap();
 }
 
 /// Lines of the operator's log that hold all these words.

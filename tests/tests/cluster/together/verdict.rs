@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::canary::side_by_side;
+use super::canary::side_by_side;
+use crate::scene::Scene;
 
 /// A canary counts after half a minute of traffic, pods after a minute, and two half minutes make a sample.
 const JUDGED_LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 fn a_canary_with_the_same_model_is_judged_and_not_accused() {
-    let (scene, _, canary) = side_by_side("judged", 50);
+    let (scene, _, canary) = side_by_side(Scene::beside_others, "judged", 50);
     let traffic = scene.traffic();
     let judged = scene.wait("judged with samples of both", JUDGED_LIMIT, |model| {
         let metrics = model["status"]["rollout"]["analysis"]["metrics"].as_array();

@@ -50,7 +50,7 @@ fn a_text_file_named_gguf_is_named_and_correcting_it_recovers() {
 fn check(name: &str, reason: &str, named: &str, spoil: impl Fn(&mut Value)) {
     let mut spec = demo_spec();
     spoil(&mut spec["source"]);
-    let scene = Scene::start(name, &demo_spec_suspended());
+    let scene = Scene::beside_others(name, &demo_spec_suspended());
     serve_bad_models();
     scene.apply(&spec);
     let model = scene.wait(reason, VERDICT_LIMIT, |object| {

@@ -12,7 +12,7 @@ use crate::scene::{Scene, block_on, client, demo_spec};
 
 #[test]
 fn a_model_is_served_and_its_status_says_what_matters() {
-    let scene = Scene::start("served", &demo_spec());
+    let scene = Scene::beside_others("served", &demo_spec());
     let model = scene.ready();
 
     let status = &model["status"];
@@ -45,7 +45,7 @@ fn a_model_is_served_and_its_status_says_what_matters() {
 
 #[test]
 fn the_demo_model_answers_its_questions() {
-    let scene = Scene::start("answers", &demo_spec());
+    let scene = Scene::beside_others("answers", &demo_spec());
     scene.ready();
     let client = client();
     let text = std::fs::read_to_string(repository().join("examples/model/questions.json")).unwrap();
@@ -66,7 +66,7 @@ fn the_demo_model_answers_its_questions() {
 
 #[test]
 fn progress_is_visible_while_a_model_starts() {
-    let scene = Scene::start("progress", &demo_spec());
+    let scene = Scene::beside_others("progress", &demo_spec());
     let first =
         scene.wait("judged", Duration::from_secs(30), |object| condition(object, "Ready").0 == "False");
     assert!(
@@ -85,7 +85,7 @@ fn progress_is_visible_while_a_model_starts() {
 #[test]
 fn a_suspended_model_frees_its_pods_and_comes_back() {
     let mut spec = demo_spec();
-    let scene = Scene::start("suspended", &spec);
+    let scene = Scene::beside_others("suspended", &spec);
     scene.ready();
     spec["suspend"] = json!(true);
     scene.apply(&spec);
