@@ -258,11 +258,14 @@ fn infeasible(look: &Look) -> Verdict {
         (inter_token, "interTokenMilliseconds", "for each token of a single request"),
     ];
     let missed = told.into_iter().filter_map(|(aim, field, work)| {
-        let Aim { goal_us, least_us } = aim.filter(Aim::is_out_of_reach)?;
+        let Aim { goal_us, least_us, .. } = aim.filter(|aim| aim.is_out_of_reach)?;
         let (goal_ms, least) = (goal_us / 1_000, milliseconds(least_us?));
-        Some(format!(
-            "spec.autoscaling.objectives.{field} is {goal_ms}, but a pod alone takes {least} ms {work}"
-        ))
+        let found = if least_us? > goal_us {
+            "but a pod alone takes"
+        } else {
+            "and a pod alone, slower before, still takes"
+        };
+        Some(format!("spec.autoscaling.objectives.{field} is {goal_ms}, {found} {least} ms {work}"))
     });
     let missed: Vec<String> = missed.collect();
     if !missed.is_empty() {

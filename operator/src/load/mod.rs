@@ -125,6 +125,8 @@ struct Model {
     standing: Option<(Millis, Standing)>,
     calibrated: Option<Millis>,
     last: Option<Decision>,
+    /// The goals at the last look.
+    aims: Aims,
     /// What the last reconcile was told.
     told: Option<Told>,
 }
@@ -215,6 +217,7 @@ impl Model {
             is_other || is_waited_for || now.since(last.at) > LOOK_EVERY_MS
         });
         self.standing = Some((now, standing));
+        self.aims = aims;
         let decision = match self.last.clone().filter(|_| !is_new) {
             Some(last) => Some(last),
             None => self.decide(led_since, now),
@@ -238,6 +241,7 @@ impl Model {
         let planned = Current { pod: aims.planned(current.pod), ..current };
         let decision = decide(&aims.policy(standing.policy), &self.history, &planned, now);
         self.history.settle(&decision);
+        self.aims = aims;
         self.last = Some(decision.clone());
         Some(decision)
     }
@@ -250,7 +254,7 @@ impl Model {
     fn aims(&self, standing: &Standing) -> Aims {
         let pod = self.measured.unwrap_or(standing.assumed);
         let pod = Some(&pod).filter(|_| self.is_known(standing));
-        standing.objectives.aims(pod, self.learned.uncached_prompt())
+        standing.objectives.aims(pod, self.learned.uncached_prompt(), self.aims)
     }
 
     fn last_at(&self) -> Option<Millis> {

@@ -6,6 +6,10 @@ use judgement::autoscale::{PodModel, Policy};
 /// The part of the goal for a first token that a request may wait: the rest is its prompt, beside those of others.
 const WAIT_SHARE: u32 = 3;
 
+/// A goal that was out of reach is within it again when a pod meets it with a tenth of its own time to spare: what pods are
+/// measured to do changes by some percent with what they are asked.
+const SPARE_SHARE: u64 = 10;
+
 /// Answers in time, of a hundred, with which people are content: one slow answer in twenty.
 const ATTAINMENT_PERCENT: u32 = 95;
 
@@ -36,6 +40,9 @@ pub struct Aim {
     pub goal_us: u64,
     /// What a pod takes that has nothing else to do, microseconds; `None` before it was measured.
     pub least_us: Option<u64>,
+    /// Whether a pod alone takes longer, or did and has not a tenth to spare yet: no number of pods meets the goal. What was
+    /// not measured may be met.
+    pub is_out_of_reach: bool,
 }
 
 impl Default for Objectives {
@@ -52,15 +59,15 @@ impl Objectives {
     }
 
     /// The goals beside what `pod` can do; `None` before a pod was measured. Of an average prompt no cache holds `prompt`
-    /// tokens.
-    pub(super) fn aims(&self, pod: Option<&PodModel>, prompt: Option<f64>) -> Aims {
+    /// tokens. `before` is what was found last.
+    pub(super) fn aims(&self, pod: Option<&PodModel>, prompt: Option<f64>, before: Aims) -> Aims {
         let first_token_us = |pod: &PodModel| Some(prompt_us(pod, prompt?));
         let inter_token_us =
             |pod: &PodModel| u64::from(pod.step_base_us) + u64::from(pod.step_per_request_us);
-        let aim = |goal_ms: u32, least_us| Aim { goal_us: 1_000 * u64::from(goal_ms), least_us };
+        let aim = |goal_ms: u32, least_us, before| Aim::new(1_000 * u64::from(goal_ms), least_us, before);
         Aims {
-            first_token: self.ttft_ms.map(|goal_ms| aim(goal_ms, pod.and_then(first_token_us))),
-            inter_token: self.inter_token_ms.map(|goal_ms| aim(goal_ms, pod.map(inter_token_us))),
+            first_token: self.ttft_ms.map(|ms| aim(ms, pod.and_then(first_token_us), before.first_token)),
+            inter_token: self.inter_token_ms.map(|ms| aim(ms, pod.map(inter_token_us), before.inter_token)),
         }
     }
 }
@@ -76,16 +83,18 @@ fn prompt_us(pod: &PodModel, tokens: f64) -> u64 {
 }
 
 impl Aim {
-    /// Whether a pod alone takes longer, so that no number of pods meets it. What was not measured may be met.
-    pub fn is_out_of_reach(&self) -> bool {
-        self.least_us.is_some_and(|least_us| least_us > self.goal_us)
+    fn new(goal_us: u64, least_us: Option<u64>, before: Option<Self>) -> Self {
+        let was_out = before.is_some_and(|before| before.goal_us == goal_us && before.is_out_of_reach);
+        let with_spare = |least: u64| if was_out { least + least / SPARE_SHARE } else { least };
+        let is_out_of_reach = least_us.is_some_and(|least| with_spare(least) > goal_us);
+        Self { goal_us, least_us, is_out_of_reach }
     }
 }
 
 impl Aims {
     /// The policy with the wait that is late for these goals.
     pub(super) fn policy(&self, policy: Policy) -> Policy {
-        let Some(aim) = self.first_token.filter(|aim| !aim.is_out_of_reach()) else { return policy };
+        let Some(aim) = self.first_token.filter(|aim| !aim.is_out_of_reach) else { return policy };
         let late_ms = aim.goal_us / 1_000 / u64::from(WAIT_SHARE);
         Policy { late_ms: u32::try_from(late_ms).unwrap_or(u32::MAX).max(1), ..policy }
     }
@@ -93,7 +102,7 @@ impl Aims {
     /// The pod with as many slots as it can fill without missing the goal for further tokens: the most requests whose
     /// common step, α + β·requests, is not longer than that.
     pub(super) fn planned(&self, pod: PodModel) -> PodModel {
-        let is_known = |aim: &Aim| aim.least_us.is_some() && !aim.is_out_of_reach();
+        let is_known = |aim: &Aim| aim.least_us.is_some() && !aim.is_out_of_reach;
         let Some(aim) = self.inter_token.filter(is_known) else { return pod };
         let room_us = aim.goal_us.saturating_sub(pod.step_base_us.into());
         let fits = room_us.checked_div(pod.step_per_request_us.into()).unwrap_or(u64::MAX);
@@ -118,7 +127,11 @@ mod tests {
     };
 
     fn aims(ttft_ms: Option<u32>, inter_token_ms: Option<u32>) -> Aims {
-        Objectives { ttft_ms, inter_token_ms, ..Objectives::default() }.aims(Some(&POD), Some(600.0))
+        Objectives { ttft_ms, inter_token_ms, ..Objectives::default() }.aims(
+            Some(&POD),
+            Some(600.0),
+            Aims::default(),
+        )
     }
 
     fn late_ms(aims: Aims) -> u32 {
@@ -139,7 +152,7 @@ mod tests {
         let flat = PodModel { step_per_request_us: 0, ..POD };
         assert_eq!(
             Objectives { inter_token_ms: Some(18), ..Objectives::default() }
-                .aims(Some(&flat), None)
+                .aims(Some(&flat), None, Aims::default())
                 .planned(flat),
             flat
         );
@@ -149,18 +162,39 @@ mod tests {
     fn what_no_number_of_pods_can_meet_is_not_pursued() {
         // A prompt of 600 tokens takes 200 ms, and a single request 20 ms for each token.
         let out = aims(Some(199), Some(19));
-        assert!(out.first_token.unwrap().is_out_of_reach() && out.inter_token.unwrap().is_out_of_reach());
+        assert!(out.first_token.unwrap().is_out_of_reach && out.inter_token.unwrap().is_out_of_reach);
         assert_eq!((late_ms(out), out.planned(POD)), (700, POD));
-        assert!(!aims(Some(200), None).first_token.unwrap().is_out_of_reach());
+        assert!(!aims(Some(200), None).first_token.unwrap().is_out_of_reach);
+    }
+
+    #[test]
+    fn a_goal_at_what_a_pod_can_do_does_not_come_and_go() {
+        let goals = Objectives { inter_token_ms: Some(20), ..Objectives::default() };
+        let mut before = Aims::default();
+        // A single request takes 18 ms and this for each token.
+        for (each_us, is_out) in
+            [(2_000, false), (2_100, true), (1_900, true), (200, true), (100, false), (1_900, false)]
+        {
+            let pod = PodModel { step_per_request_us: each_us, ..POD };
+            before = goals.aims(Some(&pod), None, before);
+            assert_eq!(before.inter_token.unwrap().is_out_of_reach, is_out, "{each_us}");
+        }
+        // Another goal is looked at anew.
+        before = goals.aims(Some(&PodModel { step_per_request_us: 9_000, ..POD }), None, before);
+        let eased =
+            Objectives { inter_token_ms: Some(21), ..Objectives::default() }.aims(Some(&POD), None, before);
+        assert!(!eased.inter_token.unwrap().is_out_of_reach);
     }
 
     #[test]
     fn before_a_pod_was_measured_no_goal_is_out_of_reach_and_all_slots_count() {
-        let unknown = Objectives { ttft_ms: Some(1), inter_token_ms: Some(1), ..Objectives::default() }
-            .aims(None, Some(600.0));
+        let unknown = Objectives { ttft_ms: Some(1), inter_token_ms: Some(1), ..Objectives::default() }.aims(
+            None,
+            Some(600.0),
+            Aims::default(),
+        );
         assert!(
-            !unknown.first_token.unwrap().is_out_of_reach()
-                && !unknown.inter_token.unwrap().is_out_of_reach()
+            !unknown.first_token.unwrap().is_out_of_reach && !unknown.inter_token.unwrap().is_out_of_reach
         );
         assert_eq!(unknown.planned(POD), POD);
     }
@@ -171,11 +205,11 @@ mod tests {
             base in 0_u32..50_000, each in 0_u32..10_000, slots in 1_u32..64, goal_ms in 1_u32..100,
         ) {
             let pod = PodModel { slots, step_base_us: base, step_per_request_us: each, ..POD };
-            let aims = Objectives { inter_token_ms: Some(goal_ms), ..Objectives::default() }.aims(Some(&pod), None);
+            let aims = Objectives { inter_token_ms: Some(goal_ms), ..Objectives::default() }.aims(Some(&pod), None, Aims::default());
             let planned = aims.planned(pod).slots;
             let step_us = |batch: u32| u64::from(base) + u64::from(each) * u64::from(batch);
             prop_assert!((1..=slots).contains(&planned));
-            if !aims.inter_token.unwrap().is_out_of_reach() {
+            if !aims.inter_token.unwrap().is_out_of_reach {
                 prop_assert!(step_us(planned) <= 1_000 * u64::from(goal_ms));
                 prop_assert!(planned == slots || step_us(planned + 1) > 1_000 * u64::from(goal_ms));
             }

@@ -281,9 +281,7 @@ fn goals_change_what_is_late_and_how_full_a_pod_is_planned() {
     assert_eq!(reckoned(&look(600, 200, START + 11_000)), (200, 4, 4));
     let out = look(49, 18, START + 16_000);
     assert_eq!(reckoned(&out), (700, 4, 4), "what cannot be met is not pursued");
-    assert!(
-        out.aims.first_token.unwrap().is_out_of_reach() && out.aims.inter_token.unwrap().is_out_of_reach()
-    );
+    assert!(out.aims.first_token.unwrap().is_out_of_reach && out.aims.inter_token.unwrap().is_out_of_reach);
     assert_eq!(judgement::autoscale::replay(&out.decision), out.decision);
 }
 

@@ -293,7 +293,8 @@ fn aiming(least_us: Option<u64>) -> Scene {
     let objectives = json!({"ttftMilliseconds": 600, "interTokenMilliseconds": 30});
     let mut scene = serving(json!({"maxReplicas": 9, "objectives": objectives}), 1, 1).decided(1, 3);
     let seen = scene.observed.scaling.as_mut().unwrap();
-    let aim = |goal_us| Some(Aim { goal_us, least_us });
+    let is_out = |goal_us| least_us.is_some_and(|least_us| least_us > goal_us);
+    let aim = |goal_us| Some(Aim { goal_us, least_us, is_out_of_reach: is_out(goal_us) });
     seen.look.aims = Aims { first_token: aim(600_000), inter_token: aim(30_000) };
     seen.look.decision.inputs.policy.late_ms = 200;
     seen.look.decision.inputs.current.pod.slots = 2;

@@ -8,7 +8,7 @@ use tests::pods::{can_signal, pods, signal_engines};
 use tests::release::RECEIVER;
 use tests::traffic::Served;
 
-use crate::autoscale::Crowd;
+use crate::demand::Crowd;
 use crate::receiver::Receiver;
 use crate::rollouts::{changed, kill_operator, looked_at_again, patient, phase, stable, weight};
 use crate::scene::{READY_LIMIT, Scene};

@@ -7,6 +7,7 @@
 
 mod autoscale;
 mod capacity;
+mod demand;
 mod disruptions;
 mod documents;
 mod drain;

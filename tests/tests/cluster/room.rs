@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::kubectl::{apply, kubectl, wait_until};
-use tests::release::{POOL, install_for, install_now};
+use tests::kubectl::{NAMESPACE, apply, kubectl, wait_until};
+use tests::release::{POOL, install_for};
 use tests::traffic::Traffic;
 
 use crate::scene::{READY_LIMIT, Scene, client, demo_spec};
@@ -53,9 +53,8 @@ impl Devices {
 
 impl Drop for Devices {
     fn drop(&mut self) {
-        let _ = self.patch("remove");
-        if !std::thread::panicking() {
-            install_now();
+        for error in [self.patch("remove").err(), install_for(NAMESPACE).err()].into_iter().flatten() {
+            eprintln!("the cluster is not as it was: {error:#}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::canary::side_by_side;
+use crate::autoscale::explained;
 use crate::scene::Scene;
 
 /// A canary counts after half a minute of traffic, pods after a minute, and two half minutes make a sample.
@@ -18,7 +19,9 @@ fn a_canary_with_the_same_model_is_judged_and_not_accused() {
         let metrics = model["status"]["rollout"]["analysis"]["metrics"].as_array();
         metrics.is_some_and(|metrics| metrics.iter().any(has_samples_of_both))
     });
+    let why = explained("default/judged");
     traffic.stop().assert_all_answered("a verdict");
+    assert!(why.contains("bit for bit") && why.contains("e-value") && why.contains("Cohen's d"), "{why}");
     let analysis = &judged["status"]["rollout"]["analysis"];
     println!("{analysis:#}");
     assert_ne!(analysis["outcome"], "Rollback", "{analysis:#}");
