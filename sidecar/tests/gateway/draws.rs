@@ -1,5 +1,7 @@
 //! Feature flags and experiments: what clients and pods see of them, and what is counted.
 
+use std::sync::atomic::Ordering;
+
 use crds::report::{DrawKind, LotSums};
 use serde_json::{Value, json};
 use sidecar::gateway::view::{DrawView, LotView, ModelView, View};
@@ -153,6 +155,14 @@ impl Two {
         let board = self.front.app().board();
         [0, 1].map(|model| board.models[model].arrivals.sums()[0])
     }
+
+    /// Requests that count for the revision of each model.
+    fn sent(&self) -> [u64; 2] {
+        let board = self.front.app().board();
+        [("tiny-a", 0), ("small-a", 1)].map(|(revision, model)| {
+            board.models[model].arm(revision).unwrap().requests.load(Ordering::Relaxed)
+        })
+    }
 }
 
 #[tokio::test]
@@ -199,6 +209,7 @@ async fn a_variants_model_that_cannot_answer_costs_nobody_an_answer() {
     let mut line = two.front.chat(json!({"stream": true})).await;
     drop(two.other.asked().await);
     two.falls_back(&mut line).await;
+    assert_eq!(two.sent(), [5, 5], "who falls back counts for both");
     // It has no pod, and then nobody knows it.
     for others in [Two::view(&two.base, &[]), view([with(vec![elsewhere("small")], tiny(&[&two.base]))])] {
         two.front.app().take(others);
