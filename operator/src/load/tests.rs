@@ -286,6 +286,22 @@ fn goals_change_what_is_late_and_how_full_a_pod_is_planned() {
 }
 
 #[test]
+fn what_was_found_of_a_goal_counts_at_the_next_look() {
+    let loads = loads();
+    let mut now = START;
+    // Measured by an operator before this one: a single request takes so long for each token.
+    let mut is_out = |token_us: u32| {
+        now = now + 1_000;
+        let objectives = Objectives { inter_token_ms: Some(20), ..Objectives::default() };
+        let assumed =
+            PodModel { step_base_us: token_us, step_per_request_us: 0, ..standing(1, 0, 1).assumed };
+        let standing = Standing { objectives, assumed, is_guess: false, ..standing(1, 0, 1) };
+        loads.look(key(), standing, now).aims.inter_token.unwrap().is_out_of_reach
+    };
+    assert_eq!([19_900, 20_100, 19_900, 18_000, 19_900].map(&mut is_out), [false, true, true, false, false]);
+}
+
+#[test]
 fn answers_in_time_are_counted_from_what_pods_report() {
     let loads = loads();
     let report = |in_time: u64, late: u64| {
