@@ -11,6 +11,8 @@ use judgement::rollout::{
 
 const DEPTH: usize = 8;
 const MINUTE_MS: u64 = 60_000;
+/// Longer than any deadline of the plans.
+const LONG_MS: u64 = 120 * MINUTE_MS;
 /// A revision that no spec asks for.
 const NEVER_ON_TRIAL: &str = "z";
 
@@ -18,7 +20,7 @@ const NEVER_ON_TRIAL: &str = "z";
 enum Event {
     /// A minute passes.
     Minute,
-    /// Two hours pass: longer than any deadline.
+    /// Two hours pass.
     Long,
     Ready,
     NotReady,
@@ -126,7 +128,7 @@ impl World {
         let facts = &mut world.facts;
         match event {
             Event::Minute => {}
-            Event::Long => world.now_ms += 120 * MINUTE_MS,
+            Event::Long => world.now_ms += LONG_MS,
             Event::Ready => (facts.canary_ready, facts.canary_pods) = (world.pods_told, world.pods_told),
             Event::NotReady => facts.canary_ready = 0,
             Event::Gone => (facts.canary_ready, facts.canary_pods) = (0, 0),
@@ -233,8 +235,15 @@ fn check(before: &World, event: Event, after: &World, next: &Next) {
     }
     let judged = after.facts.verdict.as_ref().filter(|(of, _)| Some(of) == from.canary.as_ref());
     let is_bad = judged.is_some_and(|(_, found)| found.outcome == Outcome::Rollback);
+    let is_suspect = judged.is_some_and(|(_, found)| found.outcome == Outcome::Suspect);
+    if let (true, Phase::Analysing, Some(since)) = (is_suspect, to.phase, to.suspect_since_ms) {
+        assert!(after.now_ms - since < LONG_MS, "suspect for ever; {}", context());
+    }
     if is_bad && from.phase.is_running() {
         assert!(is_going_back(to.phase), "{}", context());
+    }
+    if (from.phase, to.phase) == (Phase::Promoting, Phase::Promoting) {
+        assert!(to.weight_basis_points >= from.weight_basis_points, "taken back; {}", context());
     }
     if to.weight_basis_points > from.weight_basis_points && to.phase == Phase::Analysing {
         assert!(after.facts.canary_ready >= 2, "weight without pods; {}", context());
