@@ -260,12 +260,10 @@ fn infeasible(look: &Look) -> Verdict {
     let missed = told.into_iter().filter_map(|(aim, field, work)| {
         let Aim { goal_us, least_us, .. } = aim.filter(|aim| aim.is_out_of_reach)?;
         let (goal_ms, least) = (goal_us / 1_000, milliseconds(least_us?));
-        let found = if least_us? > goal_us {
-            "but a pod alone takes"
-        } else {
-            "and a pod alone, slower before, still takes"
-        };
-        Some(format!("spec.autoscaling.objectives.{field} is {goal_ms}, {found} {least} ms {work}"))
+        let spare = if least_us? > goal_us { "" } else { " (longer before; a tenth to spare is wanted)" };
+        Some(format!(
+            "spec.autoscaling.objectives.{field} is {goal_ms}, but a pod alone takes {least} ms {work}{spare}"
+        ))
     });
     let missed: Vec<String> = missed.collect();
     if !missed.is_empty() {

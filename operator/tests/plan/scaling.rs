@@ -353,6 +353,11 @@ fn a_goal_that_no_number_of_pods_can_meet_is_named_with_its_figures() {
     let expected =
         "ttftMilliseconds is 600, but a pod alone takes 1200 ms to read an average prompt, and spec";
     assert!(both.contains(expected), "{both}");
+    let mut nearly = aiming(Some(29_000));
+    nearly.observed.scaling.as_mut().unwrap().look.aims.inter_token.as_mut().unwrap().is_out_of_reach = true;
+    let nearly = condition(&nearly.plan(), "ObjectiveInfeasible").2;
+    let expected = "takes 29 ms for each token of a single request (longer before; a tenth to spare is wanted); no number";
+    assert!(nearly.contains(expected), "{nearly}");
 }
 
 #[test]

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::kubectl::{apply, condition};
-use tests::release::POOL;
+use tests::kubectl::condition;
 use tests::traffic::Traffic;
 
-use crate::scene::{READY_LIMIT, Scene, client, demo_spec};
+use crate::scene::{READY_LIMIT, Scene, client, demo_spec, limit_pool};
 
 /// Two minutes until an operator that has just started knows the load, three starts one after the other, and three
 /// steps of a quarter of a minute.
@@ -17,15 +16,6 @@ const ROLLOUT_LIMIT: Duration = Duration::from_secs(540);
 
 /// A request that was held waited for a pod to end and for another to start; none else takes so long.
 const HELD_MIN: Duration = Duration::from_secs(2);
-
-/// A pool for so many pods, until the next test declares it anew.
-fn limit_pool(max_replicas: u32) {
-    let pool = json!({
-        "apiVersion": "inferno.ai/v1alpha1", "kind": "InferencePool", "metadata": {"name": POOL},
-        "spec": {"gateway": {"replicas": 2}, "limits": {"maxReplicas": max_replicas}},
-    });
-    apply(&pool.to_string()).unwrap();
-}
 
 /// Two pods, quick steps that end by their time, and an autoscaler that only looks.
 fn crowded() -> Value {
@@ -67,7 +57,7 @@ fn is_replaced(model: &Value, old: &str, last: &RefCell<String>) -> bool {
 #[test]
 fn in_a_full_pool_a_stable_pod_makes_room_and_no_request_fails() {
     let scene = Scene::start("crowded", &crowded());
-    limit_pool(2);
+    limit_pool(Some(2));
     let old = stable(&scene.ready());
     let traffic = Traffic::start(client(), &scene.model, 5);
     traffic.after(20).assert_all_answered("before");
@@ -94,7 +84,7 @@ fn with_recreate_the_old_pod_ends_first_and_requests_wait_for_the_new_one() {
     let mut spec = demo_spec();
     spec["rollout"] = json!({"strategy": "Recreate"});
     let scene = Scene::start("recreated", &spec);
-    limit_pool(1);
+    limit_pool(Some(1));
     let old = stable(&scene.ready());
     let traffic = Traffic::start(client(), &scene.model, 3);
     traffic.after(10).assert_all_answered("before");

@@ -24,24 +24,25 @@ fn prompts(name: &str, answer: &str) -> String {
 
 #[test]
 fn a_revision_gets_traffic_only_when_its_golden_prompts_pass() {
+    let map = "golden-world";
     let mut spec = demo_spec();
     spec["rollout"] = json!({
         "strategy": "Canary",
         "traffic": {"canaryPercent": 50},
-        "goldenPrompts": {"configMapRef": {"name": "golden-world"}},
+        "goldenPrompts": {"configMapRef": {"name": map}},
     });
-    let _ = kubectl(&["delete", "configmap", "golden-world", "--ignore-not-found"]);
+    let _ = kubectl(&["delete", "configmap", map, "--ignore-not-found"]);
     let scene = Scene::beside_others("golden", &spec);
     let missing = scene.wait("refused", READY_LIMIT, |model| reason(model) == "GoldenPromptsNotFound");
     let message = condition(&missing, "Ready").2;
     assert!(message.contains("spec.rollout.goldenPrompts.configMapRef.name is golden-world"), "{message}");
 
     // A set that passes: the first revision serves.
-    apply(&prompts("golden-world", "mill")).unwrap();
+    apply(&prompts(map, "mill")).unwrap();
     let stable = scene.ready()["status"]["stableRevision"].clone();
 
     // A set that fails: the canary gets nothing, and the status says which prompt and why.
-    apply(&prompts("golden-world", "castle")).unwrap();
+    apply(&prompts(map, "castle")).unwrap();
     spec["engine"] = json!({"contextLength": 1024});
     scene.apply(&spec);
     let failed = scene
@@ -58,17 +59,18 @@ fn a_revision_gets_traffic_only_when_its_golden_prompts_pass() {
     assert_eq!(served.revisions().keys().copied().collect::<Vec<_>>(), [stable.as_str().unwrap()]);
 
     // The set is corrected: the same canary gets its share.
-    apply(&prompts("golden-world", "mill")).unwrap();
+    apply(&prompts(map, "mill")).unwrap();
     scene.wait("at its share", READY_LIMIT, |model| weight(model) == 5_000);
     traffic.stop().assert_all_answered("golden prompts that fail and pass");
-    kubectl(&["delete", "configmap", "golden-world"]).unwrap();
+    kubectl(&["delete", "configmap", map]).unwrap();
 }
 
 #[test]
 fn a_driven_canary_is_asked_again_at_each_step_and_goes_back_when_it_fails_there() {
-    apply(&prompts("examined-world", "mill")).unwrap();
+    let map = "examined-world";
+    apply(&prompts(map, "mill")).unwrap();
     let mut spec = driven();
-    spec["rollout"]["goldenPrompts"] = json!({"configMapRef": {"name": "examined-world"}});
+    spec["rollout"]["goldenPrompts"] = json!({"configMapRef": {"name": map}});
     let scene = Scene::beside_others("examined", &spec);
     let before = scene.ready();
     let traffic = scene.traffic();
@@ -82,14 +84,14 @@ fn a_driven_canary_is_asked_again_at_each_step_and_goes_back_when_it_fails_there
     }
 
     // What is expected from now on, it does not say.
-    apply(&prompts("examined-world", "castle")).unwrap();
+    apply(&prompts(map, "castle")).unwrap();
     let ended = scene.wait("given up", READY_LIMIT, |model| phase(model) == "Aborted");
     let (_, reason, message) = condition(&ended, "Ready");
     println!("{reason}: {message}");
     assert_eq!((reason.as_str(), stable(&ended)), ("RolloutAborted", stable(&before)));
     assert!(message.contains("pip.yaml: the answer does not contain \"castle\""), "{message}");
     traffic.stop().assert_all_answered("a canary that fails its golden prompts in the middle");
-    kubectl(&["delete", "configmap", "examined-world"]).unwrap();
+    kubectl(&["delete", "configmap", map]).unwrap();
 }
 
 /// Lines of the operator's log that hold all these words.
