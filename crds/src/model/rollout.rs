@@ -59,7 +59,8 @@ pub struct RolloutPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3_600))]
     pub warmup_seconds: Option<i32>,
-    /// How long a promotion may take, and how long a paused rollout waits for a person. Default: 7200.
+    /// How long a promotion may take, a paused rollout wait for a person, and a step go on while nothing is reported that
+    /// could be judged. Default: 7200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 604_800))]
     pub progress_deadline_seconds: Option<i32>,

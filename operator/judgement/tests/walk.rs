@@ -239,6 +239,9 @@ fn check(before: &World, event: Event, after: &World, next: &Next) {
     if let (true, Phase::Analysing, Some(since)) = (is_suspect, to.phase, to.suspect_since_ms) {
         assert!(after.now_ms - since < LONG_MS, "suspect for ever; {}", context());
     }
+    if (judged, from.phase, to.phase) == (None, Phase::Analysing, Phase::Analysing) {
+        assert!(after.now_ms - to.since_ms < LONG_MS, "a step without a verdict for ever; {}", context());
+    }
     if is_bad && from.phase.is_running() {
         assert!(is_going_back(to.phase), "{}", context());
     }
@@ -357,6 +360,18 @@ fn two_holds_and_it_is_not_the_pods() {
     }
     assert_eq!(world.state.phase, Phase::Inconclusive);
     assert_eq!(world.state.weight_basis_points, 1_000, "nobody was moved to blame the revision");
+}
+
+#[test]
+fn a_step_that_nobody_can_judge_ends_with_a_person() {
+    let plan = short_plan();
+    let mut world = drive(&plan, &[Event::Minute, Event::Ready, Event::Minute, Event::Minute]);
+    world.now_ms = world.state.since_ms + plan.progress_deadline_ms - 2 * MINUTE_MS;
+    world = world.after(Event::Minute, &plan).0;
+    assert_eq!(world.state.phase, Phase::Analysing, "a minute is left");
+    world = world.after(Event::Minute, &plan).0;
+    assert_eq!((world.state.phase, world.state.weight_basis_points), (Phase::Inconclusive, 1_000));
+    assert!(world.state.message.contains("nothing was reported"), "{}", world.state.message);
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl Rollout<'_> {
     /// → `Analysing` (next step, or one back), `Paused`, `Inconclusive`, `Promoting`
     fn analyse(&mut self) {
         let Some(verdict) = self.verdict().cloned() else {
-            self.raise_weight();
+            self.unheard();
             return;
         };
         let is_accepted = self.state.accepted.contains(&verdict.reason);
@@ -190,6 +190,17 @@ impl Rollout<'_> {
                 self.raise_weight();
                 self.end_step(&verdict);
             }
+        }
+    }
+
+    /// No verdict: no pod is ready, or whoever judges has just begun. The latter has one in seconds, whatever the age of the
+    /// step; so the limit is beyond a step that waits for its pods as long as it may, and is then judged as long as it may.
+    fn unheard(&mut self) {
+        self.raise_weight();
+        let longest =
+            self.step().max_duration_ms.saturating_mul(2).saturating_add(self.plan.load_deadline_ms);
+        if self.is_over(self.plan.progress_deadline_ms.max(longest)) {
+            self.inconclusive("nothing was reported that could be judged before the progress deadline");
         }
     }
 

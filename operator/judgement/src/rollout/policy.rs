@@ -22,7 +22,7 @@ pub struct Plan {
     pub load_deadline_ms: u64,
     /// How long they stay without traffic after that.
     pub warmup_ms: u64,
-    /// How long promotion or rollback may take before somebody is called.
+    /// How long promotion or rollback may take, or a step go on without any verdict, before somebody is called.
     pub progress_deadline_ms: u64,
 }
 
