@@ -74,10 +74,15 @@ fn a_large_fleet_may_begin_with_a_fraction_of_a_percent() {
 }
 
 #[test]
-fn nothing_moves_forward_without_a_verdict() {
+fn nothing_moves_forward_without_a_verdict_and_in_the_end_a_person_is_asked() {
     let mut world = World::new(driven(1, json!({})));
-    world.until(RolloutPhase::Analysing).turn(100_000).turn(2);
+    world.until(RolloutPhase::Analysing).turn(7_000).turn(2);
     assert_eq!((world.phase(), world.weight()), (RolloutPhase::Analysing, 1_000));
+    world.turn(200);
+    assert_eq!((world.phase(), world.weight()), (RolloutPhase::Inconclusive, 1_000));
+    assert!(world.plan.notices.iter().any(|notice| notice.reason == "CanaryWaits"), "{:?}", world.plan.notices);
+    world.turn(7_200).turn(2);
+    assert_eq!((world.phase(), world.weight(), world.told.len()), (RolloutPhase::Aborted, 0, 1));
 }
 
 #[test]
