@@ -203,6 +203,12 @@ pub enum Reason {
     TrafficSkew,
     /// No ready stable pod on the same kind of node.
     NoComparableControl,
+    /// Pods are too few to prove that nothing is slower than tolerated.
+    TooFewPods,
+    /// They are enough.
+    EnoughPods,
+    /// A step of the canary ended by its time, without a proof.
+    StepUnproven,
 
     // Who is told.
     /// All receivers exist.

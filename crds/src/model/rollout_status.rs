@@ -122,7 +122,7 @@ pub struct CanaryCourse {
     pub accepted_reasons: Vec<String>,
     /// The phase after `RollingBack`.
     pub ending: CanaryPhase,
-    /// Whether a step ended with nothing against the canary and nothing proven for it.
+    /// Whether a step ended with nothing against the canary and nothing proven for it, and none with a proof since.
     #[serde(default)]
     pub is_underpowered: bool,
 }

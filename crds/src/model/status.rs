@@ -73,7 +73,8 @@ pub struct InferenceModelStatus {
     pub summary: Option<Summary>,
     /// `Accepted`, `ModelAvailable`, `Scheduled`, `Progressing`, `Available`, `Ready`; with
     /// spec.autoscaling also `ScalingActive`, `ScalingLimited`, `TelemetryFresh`, and with its objectives
-    /// `ObjectiveInfeasible` and `ObjectivesMet`; while a canary runs also `AnalysisConclusive`; with spec.notifications also `ReceiversKnown`.
+    /// `ObjectiveInfeasible` and `ObjectivesMet`; while a canary runs also `AnalysisConclusive`, and
+    /// `AnalysisUnderpowered` while it does or after it was promoted without a proof; with spec.notifications also `ReceiversKnown`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,

@@ -3,7 +3,7 @@
 //!
 //! In reading order: `declared` (what the spec says of a rollout), `stored` (where it stands, to and from the status),
 //! `facts` (what is true now), `bounds` and `room` (who gets which pods), `hindrance` (why it has less than it should),
-//! `former` (whose pods stay after a promotion), and here the next stand of it.
+//! `foresight` (what it will be able to tell), `former` (whose pods stay after a promotion), and here the next stand of it.
 //!
 //! A model without pods has nothing to compare with: its rollout waits, and begins anew when the model serves again. A
 //! stable revision that cannot start is nothing to compare with either: then the new one takes over as with `BlueGreen`.
@@ -11,6 +11,7 @@
 mod bounds;
 mod declared;
 mod facts;
+mod foresight;
 mod former;
 mod hindrance;
 mod room;
@@ -19,7 +20,7 @@ mod stored;
 use crds::model::{
     AnalysisMode, FailedRevision, InferenceModel, InferenceModelSpec, RolloutAction, RolloutStrategy,
 };
-use judgement::rollout::{Phase, Plan, State, Strategy, advance};
+use judgement::rollout::{Foresight, Phase, Plan, State, Strategy, advance};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::golden;
@@ -86,6 +87,8 @@ pub struct Conducted {
     pub obstacle: Option<String>,
     /// Why the target has less than its step says, while it has.
     pub hindrance: Option<String>,
+    /// What the canary's pods can tell, while there are some or will be.
+    pub foresight: Option<Foresight>,
     /// The revision that it was before, while its pods stay.
     pub former: Option<Former>,
     /// What a return to the revision before takes: 0 while its pods run.
@@ -159,6 +162,10 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
         room::pods((&before, &state), &facts.capacity, scene, (canary_pods, bounds));
     let hindrance =
         hindrance::hindrance(&state, &declared, &facts.capacity, scene, (bounds, canary_pods, target_pods));
+    // What it found room for is known from the next look on.
+    let has_begun = before.strategy == state.strategy;
+    let foresight = foresight::foresight(&declared, &state, &facts.capacity, trial::known_variation(model))
+        .filter(|_| has_begun);
     let failed = stored::failed(status, &state);
     let former = former::former(&model.spec, status, (&before, &state), scene, now_ms);
     let rollback_seconds = match &former {
@@ -173,6 +180,7 @@ pub fn conduct(model: &InferenceModel, scene: &Scene<'_>, now: Timestamp) -> Opt
         stable_pods,
         obstacle,
         hindrance,
+        foresight,
         former,
         rollback_seconds,
         failed,

@@ -59,8 +59,10 @@ struct Meaning {
 }
 
 /// The first that fits; the last fits everything. A new reason belongs here only if its family does not say it all.
-const MEANINGS: [Meaning; 9] = [
+const MEANINGS: [Meaning; 10] = [
     meaning("CanaryVerdict", NotificationEvent::Verdict, Effect::Closes),
+    // AnalysisUnderpowered.
+    meaning("Analysis", NotificationEvent::Verdict, Effect::Tells),
     meaning("CanaryWeight", NotificationEvent::Rollout, Effect::Tells),
     meaning("CanaryStep", NotificationEvent::Rollout, Effect::Tells),
     meaning("CanaryCapacity", NotificationEvent::Rollout, Effect::Tells),
@@ -259,6 +261,7 @@ pub(super) mod tests {
         check("CanaryPromoted", false, (Rollout, Info, Closes));
         check("CanaryVerdictChanged", true, (Verdict, Warning, Opens));
         check("CanaryVerdictChanged", false, (Verdict, Info, Closes));
+        check("AnalysisUnderpowered", false, (Verdict, Info, Tells));
         check("ScaledUp", false, (Scaling, Info, Tells));
         check("SomethingNew", false, (Serving, Info, Tells));
     }

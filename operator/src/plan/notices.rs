@@ -1,6 +1,7 @@
 //! What has changed between the last status and this one that people should be told. Pure.
 
 use crds::model::{CanaryPhase, ChosenCapacity, InferenceModel, InferenceModelStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::Notice;
 use crate::autoscale::tell;
@@ -20,6 +21,7 @@ pub(super) fn notices(model: &InferenceModel, status: &InferenceModelStatus) -> 
         parted(&before, status),
         removed(&before, status),
         paused(&before, status),
+        unproven(&before, status),
         alarm(&before, status),
         cleared(&before, status),
         tell::notice(model, &before, status),
@@ -130,6 +132,17 @@ fn paused(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Optio
         reason: "CanaryWaits".to_owned(),
         message: format!("{} {canary} waits for a person: {}", word(status), course.message),
     })
+}
+
+/// What cannot be proven is told before the canary gets anything, and that a step has ended without a proof, as it does.
+fn unproven(before: &InferenceModelStatus, status: &InferenceModelStatus) -> Option<Notice> {
+    let told = |status: &InferenceModelStatus| {
+        let of_type = |condition: &&Condition| condition.type_ == status::ANALYSIS_UNDERPOWERED;
+        status.conditions.iter().find(of_type).filter(|condition| condition.status == "True").cloned()
+    };
+    let now = told(status)?;
+    let is_new = told(before).is_none_or(|then| then.reason != now.reason);
+    is_new.then(|| notice(status::ANALYSIS_UNDERPOWERED, now.message))
 }
 
 /// An alarm that has not been told, in the words of the Ready condition.

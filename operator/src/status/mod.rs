@@ -6,6 +6,7 @@ mod alarm;
 mod canary;
 mod facts;
 mod progress;
+mod underpowered;
 
 use crds::model::{
     AnalysisStatus, ChosenCapacity, ColdStart, DrainingPod, FormerRevision, InferenceModel,
@@ -31,6 +32,7 @@ use crate::trial;
 use facts::{facts, placement, replicas_summary, revision_summary, short};
 pub(crate) use progress::was_ready;
 use progress::{Progress, keeps_serving, progress};
+pub use underpowered::ANALYSIS_UNDERPOWERED;
 
 /// The spec can be acted on.
 pub const ACCEPTED: &str = "Accepted";
@@ -316,7 +318,9 @@ pub fn rolling(model: &InferenceModel, situation: &Situation<'_>, now: Timestamp
         == Some(ChosenCapacity::Recreate);
     let judged = status.canary_revision.as_deref().filter(|_| !is_recreated);
     let trial = trial::tell::verdict(judged, analysis, situation.trial, is_enforced);
-    status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling).chain(trial));
+    let power =
+        situation.conducted.and_then(|conducted| underpowered::verdict(conducted, analysis, is_enforced));
+    status.conditions = conditions(model, now, verdicts.into_iter().chain(scaling).chain(trial).chain(power));
     status
 }
 

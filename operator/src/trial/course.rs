@@ -8,6 +8,7 @@ use judgement::autoscale::Millis;
 use judgement::rollout::{Analysis, Evidence, Observation, Verdict, judge, learned};
 
 use super::clients::clients;
+use super::share_of;
 use crate::figures::rounded;
 use crate::pod;
 
@@ -122,7 +123,7 @@ impl Course {
 }
 
 fn evidence(subject: &Subject, slots: u16) -> Evidence {
-    let pod_sd = subject.variation.map_or(subject.analysis.pod_sd, |variation| variation as f64 / 10_000.0);
+    let pod_sd = subject.variation.map_or(subject.analysis.pod_sd, share_of);
     let analysis = Analysis { stable_slots: slots, pod_sd, ..subject.analysis.clone() };
     Evidence::new(analysis, &subject.node_class)
 }

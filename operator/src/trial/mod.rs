@@ -222,6 +222,21 @@ fn variations(model: &InferenceModel) -> Vec<PodVariation> {
     known.unwrap_or_default()
 }
 
+/// How much pods of one revision differ on the kind of nodes where they differ most, as a standard deviation of ln speed, if
+/// earlier rollouts have shown it and the spec does not say.
+pub fn known_variation(model: &InferenceModel) -> Option<f64> {
+    variations(model).iter().map(variation).max().map(share_of)
+}
+
+fn share_of(basis_points: i64) -> f64 {
+    basis_points as f64 / 10_000.0
+}
+
+/// As much of what was measured as is believed, in 1/10 000.
+fn variation(known: &PodVariation) -> i64 {
+    known.basis_points.clamp(VARIATION_MIN, VARIATION_MAX)
+}
+
 /// When the step is over at the latest that the operator has a canary at.
 fn step_ends(model: &InferenceModel, now: Timestamp, now_ms: Millis) -> Option<Millis> {
     let rollout = model.status.as_ref()?.rollout.as_ref()?;
@@ -316,7 +331,7 @@ impl Trial {
         Some(Subject {
             stable: stable.clone(),
             canary: canary.clone(),
-            variation: known.map(|known| known.basis_points.clamp(VARIATION_MIN, VARIATION_MAX)),
+            variation: known.map(variation),
             node_class,
             analysis: analysis.clone(),
         })

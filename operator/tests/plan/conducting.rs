@@ -80,7 +80,11 @@ fn nothing_moves_forward_without_a_verdict_and_in_the_end_a_person_is_asked() {
     assert_eq!((world.phase(), world.weight()), (RolloutPhase::Analysing, 1_000));
     world.turn(200);
     assert_eq!((world.phase(), world.weight()), (RolloutPhase::Inconclusive, 1_000));
-    assert!(world.plan.notices.iter().any(|notice| notice.reason == "CanaryWaits"), "{:?}", world.plan.notices);
+    assert!(
+        world.plan.notices.iter().any(|notice| notice.reason == "CanaryWaits"),
+        "{:?}",
+        world.plan.notices
+    );
     world.turn(7_200).turn(2);
     assert_eq!((world.phase(), world.weight(), world.told.len()), (RolloutPhase::Aborted, 0, 1));
 }

@@ -18,5 +18,6 @@ mod scaling;
 mod scene;
 mod serving;
 mod starting;
+mod underpowered;
 mod verdicts;
 mod world;

@@ -265,6 +265,8 @@ impl Rollout<'_> {
             verdict.outcome == Outcome::Pass && (!self.is_last_analysed() || verdict.is_error_rate_proven);
         if is_proven && age >= step.min_duration_ms {
             self.ends_step = true;
+            // Evidence is that of the whole rollout, so the proof is, too.
+            self.state.is_underpowered = false;
             match step.gate {
                 Gate::Auto => self.next_step("within tolerance"),
                 Gate::Manual => self.enter(Phase::Paused, "within tolerance; a person has to say go on"),

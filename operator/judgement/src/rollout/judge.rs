@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::evidence::Evidence;
+use super::foresight::PODS_PROPOSED_MAX;
 use super::gates::CountGate;
 use super::observation::Arm;
 use super::pods::{Comparison, Series, Work, compare};
@@ -60,8 +61,6 @@ const ERROR_RATE_MIN: f64 = 0.002;
 const ERROR_PRIOR: (f64, f64) = (2.0, 400.0);
 /// With no comparable control pod for this long after the first traffic there will be none.
 const CONTROL_WITHIN_MS: u64 = 120_000;
-/// Canary pods that are worth proposing.
-const PODS_PROPOSED_MAX: u32 = 100;
 
 /// What a finished rollout teaches the next one.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,6 +8,7 @@ mod advance;
 mod budget;
 mod capacity;
 mod evidence;
+mod foresight;
 mod gates;
 mod judge;
 mod observation;
@@ -25,6 +26,7 @@ pub use capacity::{
     Capacity, LOAD_MAX, Strategy, canary_pods, choose, in_place_pods, in_place_weight, weight_for,
 };
 pub use evidence::Evidence;
+pub use foresight::{Foresight, foresee};
 pub use judge::{Learned, judge, learned};
 pub use observation::{
     Arm, ArmCounts, CountTotals, DecodeTotal, FinishedRequest, Observation, Part, PodReport,

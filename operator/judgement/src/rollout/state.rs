@@ -96,7 +96,7 @@ pub struct State {
     pub accepted: BTreeSet<Reason>,
     /// The phase that follows `RollingBack`.
     pub ending: Phase,
-    /// Whether a step ended quietly without proof.
+    /// Whether a step ended quietly without proof, and none with one since.
     pub is_underpowered: bool,
     /// Revisions that are not tried again, the latest last.
     pub failed: Vec<Failed>,
