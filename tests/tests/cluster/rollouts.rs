@@ -85,9 +85,12 @@ fn a_healthy_canary_goes_through_its_steps_and_is_promoted_without_a_failed_requ
     let traffic = scene.traffic();
     scene.apply(&changed(driven()));
 
-    let seen = std::cell::RefCell::new((Vec::new(), BTreeSet::new(), String::new()));
+    let seen = std::cell::RefCell::new((Vec::new(), BTreeSet::new(), String::new(), None));
     let after = scene.wait("promoted", ROLLOUT_LIMIT, |model| {
-        let (weights, canary_pods, summary) = &mut *seen.borrow_mut();
+        let (weights, canary_pods, summary, foreseen) = &mut *seen.borrow_mut();
+        if weight(model) == 1_000 {
+            foreseen.get_or_insert_with(|| condition(model, "AnalysisUnderpowered"));
+        }
         if weights.last() != Some(&weight(model)) {
             weights.push(weight(model));
         }
@@ -101,8 +104,16 @@ fn a_healthy_canary_goes_through_its_steps_and_is_promoted_without_a_failed_requ
         }
         !old.is_empty() && stable(model) != old && phase(model) == "Completed"
     });
-    let (weights, canary_pods, _) = seen.into_inner();
-    println!("weights {weights:?}, canary pods {canary_pods:?}");
+    let (weights, canary_pods, _, foreseen) = seen.into_inner();
+    println!("weights {weights:?}, canary pods {canary_pods:?}, foreseen {foreseen:?}");
+    let (_, reason, message) = foreseen.unwrap();
+    assert!(
+        reason == "TooFewPods" && message.starts_with("with 2 canary pods beside 2 a slowdown"),
+        "{message}"
+    );
+    let (status, reason, message) = condition(&after, "AnalysisUnderpowered");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "StepUnproven"), "steps of 15 s prove nothing");
+    assert!(message.contains(&stable(&after)), "{message}");
     let rising: Vec<u64> = weights.into_iter().filter(|weight| *weight > 0 && *weight <= 5_000).collect();
     assert_eq!(rising, [1_000, 2_500, 5_000]);
     wait_gone("pods", &format!("inferno.ai/revision={old}"), READY_LIMIT).unwrap();
