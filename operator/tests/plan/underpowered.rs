@@ -56,6 +56,23 @@ fn a_lone_pod_is_no_match_for_a_slow_node() {
 }
 
 #[test]
+fn pods_that_make_room_are_not_there_to_be_compared_with() {
+    for wish in ["Auto", "InPlace"] {
+        let model = driven(4, json!({"capacityStrategy": wish}));
+        let mut world = World::in_pool(model, 4, Some(1.0));
+        let mut told = Vec::new();
+        while world.phase() != RolloutPhase::Analysing {
+            world.turn(2);
+            let notices = world.plan.notices.iter().filter(|notice| notice.reason == CONDITION);
+            told.extend(notices.map(|notice| notice.message.clone()));
+        }
+        let [message] = told.as_slice() else { panic!("{told:?}") };
+        assert!(message.starts_with("with 2 canary pods beside 2 a slowdown"), "{wish}: {message}");
+        assert_eq!(condition(&world.plan, CONDITION).2, *message, "{wish}");
+    }
+}
+
+#[test]
 fn enough_pods_are_enough_and_so_are_pods_that_are_known_to_be_alike() {
     assert_eq!(found(&warming(20, json!({}))), "False EnoughPods");
     assert_eq!(found(&warming(4, json!({}))), "True TooFewPods");
