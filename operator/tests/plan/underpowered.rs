@@ -1,6 +1,6 @@
 //! What an analysis cannot prove is told before the canary gets anything, and that nothing was proven as long as it matters.
 
-use crds::model::RolloutPhase;
+use crds::model::{PodVariation, RolloutPhase};
 use judgement::rollout::Outcome;
 use serde_json::{Value, json};
 
@@ -78,6 +78,10 @@ fn enough_pods_are_enough_and_so_are_pods_that_are_known_to_be_alike() {
     assert_eq!(found(&warming(4, json!({}))), "True TooFewPods");
     let alike = json!({"analysis": {"podVariationPercent": 1}});
     assert_eq!(found(&warming(4, alike)), "False EnoughPods");
+    let mut shown = World::new(driven(4, json!({})));
+    let rollout = shown.model.status.as_mut().and_then(|status| status.rollout.as_mut()).unwrap();
+    rollout.pod_variations = vec![PodVariation { node_class: "cpu".to_owned(), basis_points: 100 }];
+    assert_eq!(found(shown.until(RolloutPhase::WarmingUp)), "False EnoughPods");
     let tolerant = json!({"analysis": {"regressionTolerancePercent": 20}});
     assert_eq!(found(&warming(4, tolerant)), "False EnoughPods");
     let by_hand = json!({"traffic": {"canaryPercent": 50}});
@@ -89,7 +93,9 @@ fn enough_pods_are_enough_and_so_are_pods_that_are_known_to_be_alike() {
 fn a_promotion_without_a_proof_is_remembered_until_the_next_rollout() {
     let mut world = warming(1, json!({}));
     world.until(RolloutPhase::Analysing).verdict = Some(Outcome::Continue);
-    world.turn(1_800).turn(2);
+    world.turn(1_800);
+    assert!(is_told(&world), "another reason than before the start");
+    world.turn(2);
     assert_eq!((world.weight(), found(&world).as_str()), (2_500, "True StepUnproven"));
     world.turn(1_800).turn(1_800);
     world.until(RolloutPhase::Stable).turn(60);
