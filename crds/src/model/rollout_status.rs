@@ -224,7 +224,8 @@ pub struct AnalysisStatus {
     /// How much of the permitted chance of accusing a healthy revision (5% over the whole rollout) is used up.
     #[serde(default)]
     pub budget_used_percent: i32,
-    /// Canary pods with which it could be proven that nothing is slower; nothing when unknown or more than 100.
+    /// Canary pods with which it can be proven in four of five rollouts that nothing is slower; nothing when unknown or more
+    /// than 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods_needed: Option<i32>,
     /// What clients of both revisions notice in the present step. For people: no verdict is made from it, because a busier

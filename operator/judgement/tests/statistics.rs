@@ -14,7 +14,7 @@ use judgement::statistics::distribution::{
 use judgement::statistics::equations::Equations;
 use judgement::statistics::moments::{Moments, pooled_variance};
 use judgement::statistics::robust::{mean_of_lower, median, robust_sd};
-use judgement::statistics::sizes::{fixed_horizon, pods_to_pass};
+use judgement::statistics::sizes::{fixed_horizon, smallest_seen};
 use judgement::statistics::spending::{boundaries, obrien_fleming};
 use judgement::statistics::welch::welch;
 use serde_json::Value;
@@ -184,7 +184,10 @@ fn sample_sizes_agree_with_statsmodels() {
 /// By hand: at τ = 1 % about 2 canary pods among 4, at 2 % 5 among 14, at 3 % 12 among 28.
 #[test]
 fn pods_needed_are_those_of_the_hand_calculation() {
-    let needed = |sd, control| pods_to_pass(sd, control, 1.05_f64.ln(), 0.01, 100);
+    let needed = |sd, control| {
+        let effect = 1.05_f64.ln();
+        (1..=100).find(|&pods| smallest_seen(sd, (pods, control), effect, 0.01) <= effect)
+    };
     assert!(matches!(needed(0.01, 4), Some(2..=3)), "{:?}", needed(0.01, 4));
     assert!(matches!(needed(0.02, 14), Some(4..=7)), "{:?}", needed(0.02, 14));
     assert!(matches!(needed(0.03, 28), Some(10..=16)), "{:?}", needed(0.03, 28));

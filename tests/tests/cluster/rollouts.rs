@@ -108,7 +108,7 @@ fn a_healthy_canary_goes_through_its_steps_and_is_promoted_without_a_failed_requ
     println!("weights {weights:?}, canary pods {canary_pods:?}, foreseen {foreseen:?}");
     let (_, reason, message) = foreseen.unwrap();
     assert!(
-        reason == "TooFewPods" && message.starts_with("with 2 canary pods beside 2 a slowdown"),
+        reason == "TooFewPods" && message.starts_with("with 2 canary pods beside 2 it can hardly be proven"),
         "{message}"
     );
     let (status, reason, message) = condition(&after, "AnalysisUnderpowered");

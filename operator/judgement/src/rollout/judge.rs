@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::evidence::Evidence;
-use super::foresight::PODS_PROPOSED_MAX;
+use super::foresight::pods_to_pass;
 use super::gates::CountGate;
 use super::observation::Arm;
 use super::pods::{Comparison, Series, Work, compare};
@@ -13,7 +13,6 @@ use crate::statistics::boundary::{e_value, half_width, student_factor};
 use crate::statistics::counts::log_non_inferiority;
 use crate::statistics::distribution::student_quantile_upper;
 use crate::statistics::moments::Moments;
-use crate::statistics::sizes::pods_to_pass;
 use crate::statistics::spending;
 use crate::statistics::welch::welch;
 
@@ -33,11 +32,11 @@ const EARLY: f64 = 0.2;
 /// rollouts, and is promoted in one or two of a thousand; one of +10 % in none of a thousand at any of these levels. At
 /// the budget's 1 % one of fifty healthy rollouts of 14 pods takes more than a quarter of an hour to pass, and at 5 % one
 /// of six with four pods is not promoted in half an hour.
-const PASS_ALPHA: f64 = 0.125;
+pub(super) const PASS_ALPHA: f64 = 0.125;
 /// The share of the tolerance for which the boundary of a pass is tightest. To pass, an estimate must lie *below* the
 /// tolerance by the half width, so that it decides with about twice the information that an estimate beyond the tolerance
 /// needs: with two canary pods it is then 3 % narrower.
-const PASS_EFFECT: f64 = 0.7;
+pub(super) const PASS_EFFECT: f64 = 0.7;
 /// Spread of young pods: fresh ones were seen up to 6 % slow, so their prior is 5 %.
 const EARLY_POD_SD: f64 = 0.05;
 /// With a single canary pod, this share of the way to proof makes it suspect.
@@ -390,7 +389,7 @@ impl<'evidence> Case<'evidence> {
     fn pods_needed(&self) -> Option<u32> {
         let gate = self.decode.as_ref()?;
         let control = u32::try_from(gate.comparison.control_pods).ok()?;
-        pods_to_pass(gate.comparison.pod_sd, control, gate.effect, gate.alpha, PODS_PROPOSED_MAX)
+        pods_to_pass(&self.evidence.analysis, gate.comparison.pod_sd, control, gate.effect)
     }
 
     /// One respect of speed in numbers: those of the early rule if it is this that fires.

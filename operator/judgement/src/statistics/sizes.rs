@@ -24,16 +24,11 @@ pub fn recommended(one: &Moments, other: &Moments, effect: f64, alpha: f64) -> O
     Some(fixed_horizon(effect, sd, alpha, POWER, ratio).ceil() as u64)
 }
 
-/// The smallest difference that a rollout can see, or rule out, between so many canary and control pods that differ by a
-/// standard deviation of `pod_sd` and have been watched for long: the boundary, made for `effect`, and one standard error of room.
+/// The smallest difference that a confidence sequence at level `alpha`, tightest for `effect`, separates from none between so
+/// many canary and control pods that differ by a standard deviation of `pod_sd` and have been watched for long: its half
+/// width, and one standard error of room.
 pub fn smallest_seen(pod_sd: f64, (canary_pods, control_pods): (u32, u32), effect: f64, alpha: f64) -> f64 {
     let share = |pods: u32| 1.0 / f64::from(pods.max(1));
     let variance = pod_sd * pod_sd * (share(canary_pods) + share(control_pods));
     boundary::half_width(variance, alpha, effect) + variance.sqrt()
-}
-
-/// The smallest number of canary pods, up to `pods_max`, with which a rollout among `control_pods` can prove a
-/// canary that is not slower to be within `effect`. `None` when no such number will do.
-pub fn pods_to_pass(pod_sd: f64, control_pods: u32, effect: f64, alpha: f64, pods_max: u32) -> Option<u32> {
-    (1..=pods_max).find(|&pods| smallest_seen(pod_sd, (pods, control_pods), effect, alpha) <= effect)
 }
